@@ -1,0 +1,39 @@
+# Two commands do everything: `make serve` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: serve test lint lock clean
+
+serve: $(VENV)/.serve
+	@exec $(BIN)/walkin serve
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Pinned and hashed: an altered package is refused. The project itself is linked, not copied.
+$(VENV)/.serve: requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.serve requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
+	touch $@
+
+lock:
+	$(PYTHON) -m uv pip compile --quiet --upgrade --universal --generate-hashes \
+	    --no-emit-index-url --no-header --python-version 3.11 \
+	    --extra build pyproject.toml --output-file requirements.lock
+	$(PYTHON) -m uv pip compile --quiet --upgrade --universal --generate-hashes \
+	    --no-emit-index-url --no-header --python-version 3.11 \
+	    --extra build --extra dev pyproject.toml --output-file requirements-dev.lock
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

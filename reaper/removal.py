@@ -1,0 +1,27 @@
+"""The act of removing one database, in an order that may be broken off anywhere and repeated.
+
+Runs in: the reaper.
+
+    1. the zygote kills the cell and says when it has ended    (nothing writes any more)
+    2. the folder is moved aside                               (one rename: out of reach)
+    3. what was moved is deleted                               (following no link)
+    4. record and turn are dropped, in this order              (the turn last: it brings us back)
+"""
+
+from sandbox.client import BlockingClient
+from sandbox.place import Place
+
+
+class Removal:
+    """The steps above, for one place and one zygote."""
+
+    def __init__(self, place: Place, zygote: BlockingClient) -> None:
+        self._place = place
+        self._zygote = zygote
+
+    def remove(self, instance: bytes, second: int) -> None:
+        """Remove a database that expired at `second`. Raises ZygoteGone, OSError: try again."""
+        self._zygote.ask_kill(instance)
+        self._place.move_aside(instance)
+        self._place.delete(instance)
+        self._place.forget(instance, second)

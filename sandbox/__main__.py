@@ -1,0 +1,95 @@
+"""The zygote's switch: settings, preload, walls, the fall from root, listen.
+
+Runs in: the zygote (`python -m sandbox`). The control socket comes as a descriptor, from
+`walkin serve` or from systemd (sd_listen_fds(3)).
+"""
+
+import argparse
+import gc
+import logging
+import os
+import resource
+import socket
+import sys
+import time
+from pathlib import Path
+
+from setproctitle import setproctitle
+
+from sandbox import jail, settings
+from sandbox.control import Op
+from sandbox.engine import blank_database
+from sandbox.jail import WallError
+from sandbox.place import Place
+from sandbox.zygote import Zygote
+
+#: Exit statuses that a starter must not answer with another start.
+EXIT_SETTINGS = 2
+EXIT_WALLS = 3
+
+
+def main() -> int:
+    """Be the zygote; return its exit status."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    parser = argparse.ArgumentParser(prog="python -m sandbox", description=__doc__)
+    parser.add_argument("--listen-fd", type=int, default=3)
+    listen_fd = parser.parse_args().listen_fd
+    setproctitle("walkin: zygote")
+    try:
+        chosen = settings.from_environ(os.environ)
+        walls = jail.prepare()
+    except settings.SettingsError as error:
+        for mistake in error.mistakes:
+            print(mistake, file=sys.stderr)
+        return EXIT_SETTINGS
+    except WallError as error:
+        print(f"walkin cannot start: {error}", file=sys.stderr)
+        return EXIT_WALLS
+    os.umask(0o077)
+    # Local time is UTC in every cell, without a file to read for it.
+    os.environ["TZ"] = "UTC0"
+    time.tzset()
+    place = Place(chosen.data_dir)
+    starter = os.geteuid()
+    place.prepare(chosen.cell_user.uid, chosen.cell_user.gid)
+    chosen.cell_user.become()
+    if not os.access(place.cells, os.R_OK | os.W_OK | os.X_OK):
+        print(
+            f"walkin cannot start: user {chosen.cell_user.uid}, which runs the cells, cannot reach "
+            f"{place.cells}; choose another data folder or another cell user",
+            file=sys.stderr,
+        )
+        return EXIT_SETTINGS
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    database = blank_database()
+    threads = len(list(Path("/proc/self/task").iterdir()))
+    if threads != 1:
+        # Landlock below ABI 8 binds only the thread that asks, and fork copies only one.
+        print(f"walkin cannot start: the zygote has {threads} threads", file=sys.stderr)
+        return EXIT_WALLS
+    front, reaper = frozenset({starter}), frozenset({starter, os.geteuid()})
+    askers = {
+        Op.CREATE: front,
+        Op.OPEN: front,
+        Op.TOUCH: front,
+        Op.KILL: reaper,
+        Op.STATUS: reaper,
+    }
+    listener = socket.socket(fileno=listen_fd)
+    os.set_inheritable(listen_fd, False)
+    zygote = Zygote(listener, place, chosen, walls, database, askers)
+    try:
+        zygote.prove_walls()
+    except WallError as error:
+        print(f"walkin cannot start: {error}", file=sys.stderr)
+        return EXIT_WALLS
+    # What is here now lives as long as we do: keep the collector from touching shared pages.
+    gc.collect()
+    gc.freeze()
+    zygote.serve()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

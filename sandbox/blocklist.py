@@ -1,0 +1,134 @@
+"""The blocklist: the polite first answer to SQL that names what is not to be had here.
+
+Runs in: cells. Standard library only. The text is cut into tokens as SQLite's own tokenizer does
+(https://www.sqlite.org/src/file/src/tokenize.c), so a word inside a string or a comment is data.
+What is refused is the use, not the letters: a table or column may be called `edit`. The
+authorizer and the jail are what hold; nothing depends on this list being complete.
+"""
+
+import re
+from typing import NamedTuple
+
+#: Called, these reach files or other databases wherever an SQLite build has them.
+_FUNCTIONS = frozenset(
+    {"load_extension", "readfile", "writefile", "edit", "zipfile", "unzip", "fts5"}
+)
+_FUNCTION_PREFIX = "fts5_"
+_TABLE = "sqlite_dbpage"
+
+#: After these a name followed by "(" is being defined or filled, not called.
+_NAMES_FOLLOW = frozenset({"TABLE", "VIEW", "EXISTS", "INTO", "REFERENCES", "WITH", "RECURSIVE"})
+#: After these a double-quoted word is a table, elsewhere SQLite may take it for a string.
+_TABLES_FOLLOW = frozenset({"FROM", "JOIN", "INTO", "UPDATE", "TABLE", "USING", "."})
+
+_SUSPECTS = re.compile(
+    r"attach|detach|load_extension|readfile|writefile|edit|zipfile|unzip|fts5|sqlite_dbpage",
+    re.IGNORECASE,
+)
+# Alternatives in the order SQLite tries them; an open comment or string runs to the end.
+_TOKEN = re.compile(
+    r"""
+      (?P<space>   [ \t\n\f\r\ufeff]+ | --[^\n]* | /\*(?:.*?\*/|.*\Z) )
+    | (?P<string>  '(?:[^']|'')*(?:'|\Z) )
+    | (?P<quoted>  "(?:[^"]|"")*(?:"|\Z) | `(?:[^`]|``)*(?:`|\Z) | \[[^\]]*(?:\]|\Z) )
+    | (?P<word>    (?:[A-Za-z_$]|[^\x00-\x7f])(?:[A-Za-z0-9_$]|[^\x00-\x7f])* )
+    | (?P<other>   . )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+class Token(NamedTuple):
+    """One significant piece of SQL: `kind` is string, quoted, word or other."""
+
+    kind: str
+    text: str
+
+    @property
+    def name(self) -> str:
+        """The identifier it would be, in lower case and without its quotes."""
+        if self.kind == "quoted":
+            mark = "]" if self.text[0] == "[" else self.text[0]
+            return self.text[1:].removesuffix(mark).replace(mark * 2, mark).lower()
+        return self.text.lower()
+
+
+def tokens(sql: str) -> list[Token]:
+    """Return the SQL's tokens without white space and comments. Accepts any text."""
+    return [
+        Token(match.lastgroup or "", match.group())
+        for match in _TOKEN.finditer(sql)
+        if match.lastgroup != "space"
+    ]
+
+
+def first_word(sql: str) -> str:
+    """Return the statement's first keyword in upper case, or an empty string."""
+    for match in _TOKEN.finditer(sql):
+        if match.lastgroup == "word":
+            return match.group().upper()
+        if match.lastgroup != "space" and match.group() != ";":
+            return ""
+    return ""
+
+
+def forbidden(sql: str) -> str | None:
+    """Return the first forbidden keyword used, spelled as the contract does, or None."""
+    if not _SUSPECTS.search(sql):
+        return None
+    found = tokens(sql)
+    for at, token in enumerate(found):
+        if token.kind in ("string", "other"):
+            continue
+        keyword = _statement(found, at, token) or _call(found, at, token) or _page(found, at, token)
+        if keyword:
+            return keyword
+    return None
+
+
+def _statement(found: list[Token], at: int, token: Token) -> str | None:
+    """ATTACH or DETACH where a statement begins, also behind EXPLAIN [QUERY PLAN]."""
+    word = token.text.upper()
+    if token.kind != "word" or word not in ("ATTACH", "DETACH"):
+        return None
+    before = [earlier.text.upper() for earlier in found[max(0, at - 3) : at]]
+    if before[-3:] == ["EXPLAIN", "QUERY", "PLAN"]:
+        before = [earlier.text for earlier in found[: at - 3]]
+    elif before[-1:] == ["EXPLAIN"]:
+        before = [earlier.text for earlier in found[: at - 1]]
+    return word if not before or before[-1] == ";" else None
+
+
+def _call(found: list[Token], at: int, token: Token) -> str | None:
+    """One of the functions, bare or quoted, followed by an opening bracket."""
+    name = token.name
+    if name not in _FUNCTIONS and not name.startswith(_FUNCTION_PREFIX):
+        return None
+    if at + 1 >= len(found) or found[at + 1].text != "(":
+        return None
+    while at >= 2 and found[at - 1].text == ".":  # noqa: PLR2004 - schema.name
+        at -= 2
+    before = found[at - 1] if at else None
+    if before is not None and before.kind == "word":
+        word = before.text.upper()
+        if word in _NAMES_FOLLOW or (word == "USING" and name == "fts5"):
+            return None
+        if word == "ON" and _creates_index(found, at):
+            return None
+    return name
+
+
+def _creates_index(found: list[Token], at: int) -> bool:
+    start = max((i + 1 for i in range(at) if found[i].text == ";"), default=0)
+    words = [token.text.upper() for token in found[start : start + 3]]
+    return words[:1] == ["CREATE"] and "INDEX" in words
+
+
+def _page(found: list[Token], at: int, token: Token) -> str | None:
+    """The raw page table, wherever it can only be a name."""
+    if token.name != _TABLE:
+        return None
+    if token.text.startswith('"'):
+        before = found[at - 1].text.upper() if at else ""
+        return _TABLE if before in _TABLES_FOLLOW else None
+    return _TABLE

@@ -1,0 +1,173 @@
+"""A cell: one jailed process, one database, one call at a time.
+
+Runs in: cells, from the fork to the end. Everything is imported before the jail is entered; after
+it, nothing can be. Whoever takes this process over has two files of 16 MiB at most, its own
+tenant's answers, and 120 seconds of processor time.
+"""
+
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from typing import NoReturn
+
+from setproctitle import setproctitle
+
+from sandbox import answers, frames, jail, leash, limits
+from sandbox.answers import Refusal
+from sandbox.engine import Engine, seed_randomness
+from sandbox.errors import FrameError
+from sandbox.frames import Decoder, Kind
+from sandbox.jail import Walls
+from sandbox.leash import Order, Report
+from sandbox.place import DATABASE, Place
+
+#: From the deadline on SQLite has this long to come back by itself, then the kernel ends us.
+GRACE_S = 0.2
+_RECEIVE_BYTES = 65_536
+
+
+def run(inherited: socket.socket, zygote: int, place: Place, walls: Walls) -> NoReturn:
+    """Be a cell: wait blank for a database, raise the walls, serve it, exit."""
+    status = 1
+    try:
+        own = jail.strip(inherited, zygote)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGALRM):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        seed_randomness()
+        setproctitle("walkin: blank cell")
+        order, instance, line = leash.receive_order(own)
+        if order is Order.ASSIGN and line is not None:
+            setproctitle(f"walkin: cell {instance.hex()}")
+            _confined(own, line, place, instance, walls)
+        status = 0
+    except EOFError:
+        status = 0
+    except BaseException:
+        _report_fault(inherited if "own" not in locals() else own, "cell")
+    finally:
+        os._exit(status)
+
+
+def _confined(
+    own: socket.socket, line: socket.socket, place: Place, instance: bytes, walls: Walls
+) -> None:
+    folder = place.folder(instance)
+    jail.enter(folder, walls)
+    engine = Engine(folder / DATABASE)
+    leash.send_report(own, Report.READY)
+    _Cell(own, engine, line).serve()
+    engine.close()
+
+
+class _Line:
+    """One front desk's connection to this cell."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.decoder = Decoder(frames.TO_CELL)
+
+
+class _Cell:
+    """The loop: the zygote's orders first, then calls, one after the other."""
+
+    def __init__(self, own: socket.socket, engine: Engine, line: socket.socket) -> None:
+        self._own = own
+        self._engine = engine
+        self._lines: dict[int, _Line] = {}
+        self._poll = select.poll()
+        self._poll.register(own, select.POLLIN)
+        self._add(line)
+
+    def _add(self, sock: socket.socket) -> None:
+        self._lines[sock.fileno()] = _Line(sock)
+        self._poll.register(sock, select.POLLIN)
+
+    def _drop(self, line: _Line) -> None:
+        del self._lines[line.sock.fileno()]
+        self._poll.unregister(line.sock)
+        line.sock.close()
+
+    def serve(self) -> None:
+        """Answer calls until the zygote or the processor budget says to stop."""
+        own = self._own.fileno()
+        while time.process_time() < limits.CPU_BUDGET_S:
+            for fd, _ in self._poll.poll():
+                if fd == own:
+                    if not self._obey():
+                        return
+                elif fd in self._lines:
+                    self._read(self._lines[fd])
+        self._retire()
+
+    def _obey(self) -> bool:
+        """Take one order; False ends the cell."""
+        try:
+            order, _, line = leash.receive_order(self._own)
+        except EOFError:
+            return False
+        if order is Order.CONNECT and line is not None:
+            self._add(line)
+            return True
+        self._retire()
+        return False
+
+    def _retire(self) -> None:
+        """Tell every asker that a call it may just have sent was not begun."""
+        for line in self._lines.values():
+            try:
+                line.sock.send(frames.encode(Kind.RETIRED), socket.MSG_DONTWAIT)
+            except OSError:
+                continue
+
+    def _read(self, line: _Line) -> None:
+        try:
+            data = line.sock.recv(_RECEIVE_BYTES)
+            calls = line.decoder.feed(data)
+            if not data:
+                raise FrameError("the front desk hung up")
+            for _, payload in calls:
+                self._answer(line, payload)
+        except (OSError, FrameError):
+            self._drop(line)
+
+    def _answer(self, line: _Line, payload: bytes) -> None:
+        timeout_ms, flags, request = frames.CALL_HEAD.unpack_from(payload)
+        if flags & frames.ANNOUNCE:
+            line.sock.sendall(frames.encode(Kind.STARTED))
+        timeout_s = timeout_ms / 1000
+        # Not every query looks at SQLite's clock. This one is the kernel's: SIGALRM ends us.
+        signal.setitimer(signal.ITIMER_REAL, timeout_s + GRACE_S)
+        status, body = self._run(payload, request.hex(), time.monotonic() + timeout_s)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        line.sock.sendall(frames.encode_answer(status, body))
+        self._engine.tidy()
+
+    def _run(self, payload: bytes, request_id: str, deadline: float) -> tuple[int, bytes]:
+        try:
+            sql, args = answers.decode_call(payload[frames.CALL_HEAD.size :])
+            return 200, self._engine.run(sql, args, deadline)
+        except Refusal as refusal:
+            return answers.encode_refusal(refusal, request_id)
+        except MemoryError:
+            return answers.encode_refusal(Refusal("out_of_memory", "out of memory"), request_id)
+        except Exception:
+            _report_fault(self._own, request_id)
+            return answers.encode_refusal(Refusal("internal"), request_id)
+
+
+def _report_fault(own: socket.socket, what: str) -> None:
+    """Send the innermost frames of the current exception to the zygote's log."""
+    kind, error, trace = sys.exc_info()
+    walk = list(traceback.walk_tb(trace))[-4:]
+    where = " > ".join(f"{frame.f_code.co_name}:{number}" for frame, number in walk)
+    try:
+        leash.send_report(
+            own, Report.FAULT, f"{what}: {kind.__name__ if kind else ''}: {error} ({where})"
+        )
+    except OSError:
+        return

@@ -1,0 +1,198 @@
+"""Asking the zygote: a blocking client for the reaper, an asyncio one for the front desk.
+
+Runs in: front desk, reaper, supervisor; standard library only.
+"""
+
+import asyncio
+import itertools
+import json
+import os
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sandbox import control
+from sandbox.control import Op, Outcome, Reply
+from sandbox.errors import ControlError, InstanceMissing, NodeBusy, SandboxError, ZygoteGone
+
+
+class BlockingClient:
+    """One control connection, one question at a time."""
+
+    def __init__(self, run_dir: Path, timeout_s: float) -> None:
+        self._run_dir = run_dir
+        self._timeout_s = timeout_s
+        self._sock: socket.socket | None = None
+        self._numbers = itertools.count(1)
+
+    def ask_kill(self, instance: bytes) -> None:
+        """Return when the database has no cell any more. Raises ZygoteGone."""
+        self._ask(Op.KILL, instance)
+
+    def ask_status(self) -> dict[str, Any]:
+        """Return what the zygote says of itself: walls, cells, limits. Raises ZygoteGone."""
+        status: dict[str, Any] = json.loads(self._ask(Op.STATUS, bytes(control.ID_BYTES)).text)
+        return status
+
+    def _ask(self, op: Op, instance: bytes) -> Reply:
+        number = next(self._numbers) & 0xFFFFFFFF
+        try:
+            if self._sock is None:
+                self._sock = control.connect(self._run_dir)
+                self._sock.settimeout(self._timeout_s)
+            self._sock.send(control.encode_request(op, number, instance))
+            packet = self._sock.recv(control.MAX_PACKET)
+            reply = control.decode_reply(packet)
+        except (OSError, ControlError) as cause:
+            self.close()
+            raise ZygoteGone(f"{op.name}: {cause}") from cause
+        if reply.number != number or reply.outcome is not Outcome.DONE:
+            self.close()
+            raise ZygoteGone(f"{op.name} answered with {reply.outcome.name}")
+        return reply
+
+    def close(self) -> None:
+        """Drop the connection; the next question makes a new one."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+
+class AsyncClient:
+    """One control connection shared by all of a front desk's calls; reconnects by itself."""
+
+    def __init__(self, run_dir: Path, patience_s: float) -> None:
+        self._run_dir = run_dir
+        self._patience_s = patience_s
+        self._sock: socket.socket | None = None
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[tuple[Reply, int | None]]] = {}
+
+    async def ask_create(self, instance: bytes, expires: int) -> socket.socket:
+        """Make a database and return its line. Raises NodeBusy, ZygoteGone."""
+        return (await self._ask_line(Op.CREATE, instance, expires))[0]
+
+    async def ask_open(self, instance: bytes) -> tuple[socket.socket, int]:
+        """Return a line to a database and its expiry. Raises InstanceMissing, NodeBusy, ..."""
+        return await self._ask_line(Op.OPEN, instance, 0)
+
+    async def ask_kill(self, instance: bytes) -> None:
+        """Return when the database has no cell any more. Raises ZygoteGone."""
+        await self._ask(Op.KILL, instance)
+
+    async def ask_status(self) -> dict[str, Any]:
+        """Return what the zygote says of itself. Raises ZygoteGone."""
+        reply, _ = await self._ask(Op.STATUS)
+        status: dict[str, Any] = json.loads(reply.text)
+        return status
+
+    def tell_used(self, instances: Iterable[bytes]) -> None:
+        """Say which databases were called since last time; lost when the zygote is away."""
+        ids = list(instances)
+        for at in range(0, len(ids), control.TOUCH_MOST):
+            if self._sock is None:
+                return
+            try:
+                self._sock.send(control.encode_touch(ids[at : at + control.TOUCH_MOST]))
+            except BlockingIOError:
+                return
+            except OSError:
+                self._drop()
+
+    def close(self) -> None:
+        """Drop the connection and fail what is still waiting."""
+        self._drop()
+
+    async def _ask_line(self, op: Op, instance: bytes, expires: int) -> tuple[socket.socket, int]:
+        reply, fd = await self._ask(op, instance, expires)
+        if reply.outcome is Outcome.DONE and fd is not None:
+            return socket.socket(fileno=fd), reply.expires
+        if fd is not None:
+            os.close(fd)
+        if reply.outcome is Outcome.MISSING:
+            raise InstanceMissing
+        if reply.outcome is Outcome.BUSY:
+            raise NodeBusy("no cell is free")
+        raise SandboxError(f"the zygote answered {op.name} with {reply.outcome.name}")
+
+    async def _ask(
+        self, op: Op, instance: bytes = bytes(control.ID_BYTES), expires: int = 0
+    ) -> tuple[Reply, int | None]:
+        # A zygote that dies takes its unanswered questions with it. All of them may be asked
+        # again, CREATE too: it fails on an id that exists and the caller then takes a new one.
+        give_up = asyncio.get_running_loop().time() + self._patience_s
+        while True:
+            try:
+                async with asyncio.timeout_at(give_up):
+                    return await self._ask_once(op, instance, expires)
+            except TimeoutError:
+                raise ZygoteGone(f"no answer to {op.name}") from None
+            except OSError as cause:
+                self._drop()
+                if asyncio.get_running_loop().time() + 0.05 > give_up:
+                    raise ZygoteGone(f"{op.name}: {cause}") from cause
+                await asyncio.sleep(0.05)
+
+    async def _ask_once(self, op: Op, instance: bytes, expires: int) -> tuple[Reply, int | None]:
+        loop = asyncio.get_running_loop()
+        if self._sock is None:
+            self._connect(loop)
+        assert self._sock is not None  # noqa: S101 - for the type checker
+        number = next(self._numbers) & 0xFFFFFFFF
+        answer: asyncio.Future[tuple[Reply, int | None]] = loop.create_future()
+        self._waiting[number] = answer
+        try:
+            # A full socket raises BlockingIOError, an OSError: tried again a moment later.
+            self._sock.send(control.encode_request(op, number, instance, expires))
+            return await answer
+        except asyncio.CancelledError:
+            # The answer may have come in the same turn of the loop: its line has no owner now.
+            if answer.done() and not answer.cancelled() and answer.exception() is None:
+                fd = answer.result()[1]
+                if fd is not None:
+                    os.close(fd)
+            raise
+        finally:
+            self._waiting.pop(number, None)
+
+    def _connect(self, loop: asyncio.AbstractEventLoop) -> None:
+        sock = control.connect(self._run_dir)
+        sock.setblocking(False)
+        self._sock = sock
+        loop.add_reader(sock.fileno(), self._read, sock)
+
+    def _read(self, sock: socket.socket) -> None:
+        try:
+            packet, fds, _, _ = socket.recv_fds(
+                sock, control.MAX_PACKET, 1, socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            return
+        except OSError:
+            packet, fds = b"", []
+        fd = fds[0] if fds else None
+        try:
+            if not packet:
+                raise ControlError("the zygote hung up")
+            reply = control.decode_reply(packet)
+        except ControlError:
+            self._drop()
+            return
+        answer = self._waiting.pop(reply.number, None)
+        if answer is None or answer.done():
+            if fd is not None:
+                os.close(fd)
+        else:
+            answer.set_result((reply, fd))
+
+    def _drop(self) -> None:
+        if self._sock is None:
+            return
+        asyncio.get_running_loop().remove_reader(self._sock.fileno())
+        self._sock.close()
+        self._sock = None
+        waiting, self._waiting = self._waiting, {}
+        for answer in waiting.values():
+            if not answer.done():
+                answer.set_exception(ConnectionResetError("the zygote hung up"))

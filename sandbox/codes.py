@@ -1,0 +1,63 @@
+"""The one table of error codes: what a caller may branch on, its HTTP status, what helps.
+
+Runs in: front desk and cells; standard library only.
+
+Statuses and the first words of `error` are the contract's.
+"""
+
+from typing import NamedTuple
+
+
+class Code(NamedTuple):
+    """One row: `error` begins with `begins`."""
+
+    name: str
+    status: int
+    begins: str
+    when: str
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same call may do better later."""
+        return self.name in _RETRYABLE
+
+
+_RETRYABLE = frozenset({"body_timeout", "rate_limited", "creation_limited", "busy"})
+
+CODES = {
+    row.name: row
+    for row in (
+        Code("invalid_json", 400, "invalid json", "the body is not a JSON object"),
+        Code("missing_sql", 400, "missing sql", "`sql` is absent, empty or not a string"),
+        Code("unknown_field", 400, "unknown field", "the body has a member that is not known"),
+        Code("invalid_args", 400, "invalid args", "`args` cannot be bound to the statement"),
+        Code("forbidden_keyword", 400, "forbidden sql keyword", "the blocklist or the authorizer"),
+        Code("not_authorized", 400, "invalid sql", "something that is kept fixed or closed"),
+        Code("sql_error", 400, "invalid sql", "SQLite refused the statement"),
+        Code("out_of_memory", 400, "invalid sql", "the query needs more memory than it may have"),
+        Code("transaction_open", 400, "invalid sql", "the call ended between BEGIN and COMMIT"),
+        Code("text_not_utf8", 400, "invalid sql", "a text value in the result is not UTF-8"),
+        Code("instance_not_found", 404, "instance not found", "the token is not one of ours"),
+        Code("instance_expired", 404, "instance not found", "the token is ours, its time is over"),
+        Code("path_not_found", 404, "path not found", "no such path"),
+        Code("method_not_allowed", 405, "method not allowed", "see `Allow`"),
+        Code("query_timeout", 408, "query timed out", "the call outran its clock"),
+        Code("body_timeout", 408, "request body timed out", "the body came too slowly"),
+        Code("body_too_large", 413, "request body too large", "the body is over 8,192 bytes"),
+        Code("content_type", 415, "content type must be application/json", "it is another"),
+        Code("rate_limited", 429, "rate limit exceeded", "too many calls; see `Retry-After`"),
+        Code(
+            "creation_limited",
+            429,
+            "new-instance rate limit exceeded",
+            "too many new databases; see `Retry-After`",
+        ),
+        Code("internal", 500, "internal error", "our fault; please report it"),
+        Code("cell_lost", 500, "internal error", "the worker ended during the call"),
+        Code("busy", 503, "server busy", "no worker is free; see `Retry-After`"),
+        Code("quota_exceeded", 507, "instance storage quota exceeded", "the 10 MB are full"),
+    )
+}
+
+#: Every status a cell may answer with; anything else is the answer of a broken cell.
+CELL_STATUSES = frozenset({200, 400, 408, 500, 507})

@@ -1,0 +1,153 @@
+"""The control socket's messages: fixed-size packets, one per message (SOCK_SEQPACKET).
+
+Runs in: zygote, front desk, reaper; standard library only. Pure functions on bytes.
+
+A request is an operation, a number chosen by the asker and an instance id. A reply repeats the
+number; a DONE reply to CREATE or OPEN carries the database's line as a descriptor (SCM_RIGHTS).
+TOUCH has no reply. The listening socket is kept by whoever starts the zygote, so that it outlives
+a zygote that died and callers merely wait in its queue.
+"""
+
+import os
+import socket
+import struct
+from collections.abc import Iterable
+from enum import IntEnum
+from pathlib import Path
+from typing import NamedTuple
+
+from sandbox.errors import ControlError
+
+MAX_PACKET = 4096
+ID_BYTES = 16
+_REQUEST = struct.Struct("!BI16sQ")
+_REPLY = struct.Struct("!BIQ")
+#: Instance ids that fit one TOUCH packet.
+TOUCH_MOST = (MAX_PACKET - 1) // ID_BYTES
+
+_SOCKET_NAME = "control.sock"
+
+
+class Op(IntEnum):
+    """What is asked of the zygote."""
+
+    CREATE = 1
+    OPEN = 2
+    KILL = 3
+    TOUCH = 4
+    STATUS = 5
+
+
+class Outcome(IntEnum):
+    """How it went."""
+
+    DONE = 0
+    MISSING = 1
+    BUSY = 2
+    FAILED = 3
+
+
+class Request(NamedTuple):
+    """One question. `expires` (Unix seconds) is meant for CREATE alone, else 0."""
+
+    op: Op
+    number: int
+    instance: bytes
+    expires: int
+
+
+class Reply(NamedTuple):
+    """One answer. `expires` is the database's own for CREATE and OPEN; `text` is STATUS's JSON."""
+
+    outcome: Outcome
+    number: int
+    expires: int
+    text: bytes
+
+
+def encode_request(
+    op: Op, number: int, instance: bytes = bytes(ID_BYTES), expires: int = 0
+) -> bytes:
+    """Return the packet for one question (every operation but TOUCH)."""
+    return _REQUEST.pack(op, number, instance, expires)
+
+
+def decode_request(packet: bytes) -> Request:
+    """Return the question in a packet. Raises ControlError for anything else."""
+    if len(packet) != _REQUEST.size:
+        raise ControlError(f"control request of {len(packet)} bytes")
+    op, number, instance, expires = _REQUEST.unpack(packet)
+    try:
+        return Request(Op(op), number, instance, expires)
+    except ValueError:
+        raise ControlError(f"unknown control operation {op}") from None
+
+
+def encode_touch(instances: Iterable[bytes]) -> bytes:
+    """Return the packet that says these databases were used just now (at most TOUCH_MOST)."""
+    return bytes([Op.TOUCH]) + b"".join(instances)
+
+
+def decode_touch(packet: bytes) -> list[bytes] | None:
+    """Return the ids in a TOUCH packet, or None if the packet is another operation's."""
+    if not packet or packet[0] != Op.TOUCH:
+        return None
+    if (len(packet) - 1) % ID_BYTES:
+        raise ControlError(f"TOUCH of {len(packet)} bytes")
+    return [packet[at : at + ID_BYTES] for at in range(1, len(packet), ID_BYTES)]
+
+
+def encode_reply(outcome: Outcome, number: int, expires: int = 0, text: bytes = b"") -> bytes:
+    """Return the packet for one answer."""
+    return _REPLY.pack(outcome, number, expires) + text
+
+
+def decode_reply(packet: bytes) -> Reply:
+    """Return the answer in a packet. Raises ControlError for anything else."""
+    if len(packet) < _REPLY.size:
+        raise ControlError(f"control reply of {len(packet)} bytes")
+    outcome, number, expires = _REPLY.unpack_from(packet)
+    try:
+        return Reply(Outcome(outcome), number, expires, packet[_REPLY.size :])
+    except ValueError:
+        raise ControlError(f"unknown control outcome {outcome}") from None
+
+
+def listen(run_dir: Path) -> socket.socket:
+    """Bind the control socket in `run_dir` and return it listening. Replaces a stale one.
+
+    Anyone may connect; the zygote decides by the peer's user id (SO_PEERCRED) what it serves.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with _short_path(run_dir) as path:
+        Path(path).unlink(missing_ok=True)
+        listener.bind(path)
+        Path(path).chmod(0o666)
+    listener.listen(128)
+    return listener
+
+
+def connect(run_dir: Path) -> socket.socket:
+    """Return a blocking control connection. Raises OSError when nobody listens."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        with _short_path(run_dir) as path:
+            sock.connect(path)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+class _short_path:  # noqa: N801 - reads as the function it stands for
+    """The socket's path by way of /proc: unix(7) allows 108 bytes, data folders may be deeper."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+
+    def __enter__(self) -> str:
+        self._fd = os.open(self._run_dir, os.O_PATH | os.O_DIRECTORY)
+        return f"/proc/self/fd/{self._fd}/{_SOCKET_NAME}"
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)

@@ -1,0 +1,45 @@
+"""The sandbox's refusals.
+
+Runs in: every process; standard library only.
+
+    SandboxError
+     ├─ FrameError        bytes on a line that break the wire's rules
+     ├─ ControlError      a control message that breaks the control socket's rules
+     ├─ InstanceMissing   no such database, or it has expired
+     ├─ NodeBusy          no cell can be had right now; worth another try
+     ├─ CellLost          the cell ended before its answer did
+     ├─ CellTimeout       the cell did not answer within its time and was killed
+     └─ ZygoteGone        the zygote cannot be reached
+"""
+
+
+class SandboxError(Exception):
+    """Root of everything this package raises on purpose."""
+
+
+class FrameError(SandboxError):
+    """Raised for bytes on a line that are not a frame we accept: fatal for that line."""
+
+
+class ControlError(SandboxError):
+    """Raised for a control message of the wrong size, operation or sender."""
+
+
+class InstanceMissing(SandboxError):  # noqa: N818 - named for the state, not the class
+    """Raised when the database does not exist or its expiry has passed."""
+
+
+class NodeBusy(SandboxError):  # noqa: N818
+    """Raised when the node has no cell to give at the moment; the call was not begun."""
+
+
+class CellLost(SandboxError):  # noqa: N818
+    """Raised when a cell ended during a call; whether the call took effect is unknown."""
+
+
+class CellTimeout(SandboxError):  # noqa: N818
+    """Raised when a call outlived its clock and its cell was killed."""
+
+
+class ZygoteGone(SandboxError):  # noqa: N818
+    """Raised when the zygote cannot be reached within the time allowed."""

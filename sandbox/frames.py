@@ -1,0 +1,120 @@
+"""The wire between front desk and cell: length-prefixed frames on a stream socket.
+
+Runs in: front desk and cells; standard library only. Pure functions on bytes.
+
+    0        1                     5                       5 + length
+    +--------+---------------------+------------------------+
+    | kind   | length, big-endian  | payload                |
+    +--------+---------------------+------------------------+
+
+A call is one CALL frame. Its answer is any number of DATA frames and one END frame that carries
+the status, or one RETIRED frame: the cell is going away and has not begun the call. STARTED says
+that a call has left the cell's queue; a cell sends it only when a CALL asks for it.
+"""
+
+import struct
+from enum import IntEnum
+
+from sandbox.errors import FrameError
+
+HEADER = struct.Struct("!BI")
+#: timeout in milliseconds, flags, request id; the HTTP body follows.
+CALL_HEAD = struct.Struct("!IB16s")
+END_BODY = struct.Struct("!H")
+
+#: Flag of a CALL: say STARTED when the call begins (several askers share this cell).
+ANNOUNCE = 1
+
+
+class Kind(IntEnum):
+    """What a frame is."""
+
+    CALL = 1
+    DATA = 2
+    END = 3
+    RETIRED = 4
+    STARTED = 5
+
+
+#: The longest payload of each kind, in bytes. Checked before anything is buffered.
+LIMITS = {
+    Kind.CALL: CALL_HEAD.size + 65_536,
+    Kind.DATA: 262_144,
+    Kind.END: END_BODY.size,
+    Kind.RETIRED: 0,
+    Kind.STARTED: 0,
+}
+
+#: The longest answer, all its DATA frames together: 1 MiB of rows and their column names.
+MAX_ANSWER_BYTES = 4 << 20
+
+TO_CELL = frozenset({Kind.CALL})
+FROM_CELL = frozenset({Kind.DATA, Kind.END, Kind.RETIRED, Kind.STARTED})
+
+Frame = tuple[Kind, bytes]
+
+
+def encode(kind: Kind, payload: bytes = b"") -> bytes:
+    """Return one frame. Raises FrameError if the payload is longer than its kind allows."""
+    if len(payload) > LIMITS[kind]:
+        raise FrameError(f"{kind.name} frame of {len(payload)} bytes")
+    return HEADER.pack(kind, len(payload)) + payload
+
+
+def encode_call(timeout_ms: int, request_id: bytes, body: bytes, *, announce: bool) -> bytes:
+    """Return the CALL frame for an HTTP body that the front desk has already checked."""
+    head = CALL_HEAD.pack(timeout_ms, ANNOUNCE if announce else 0, request_id)
+    return encode(Kind.CALL, head + body)
+
+
+def encode_answer(status: int, body: bytes) -> bytes:
+    """Return a whole answer: as many DATA frames as the body needs, then END."""
+    step = LIMITS[Kind.DATA]
+    pieces = [encode(Kind.DATA, body[at : at + step]) for at in range(0, len(body), step)]
+    pieces.append(encode(Kind.END, END_BODY.pack(status)))
+    return b"".join(pieces)
+
+
+class Decoder:
+    """Turns a stream of bytes into frames of the kinds named in `accepts`.
+
+    Holds at most one incomplete frame: never more than the longest accepted frame plus the
+    piece just fed. After a FrameError the stream cannot be trusted again; drop the line.
+    """
+
+    def __init__(self, accepts: frozenset[Kind]) -> None:
+        self._accepts = accepts
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Take the next piece of the stream and return the frames it completes.
+
+        Raises FrameError for a kind that is not accepted here or a length over its limit, as
+        soon as the header is there and before the payload is waited for.
+        """
+        buffer = self._buffer
+        buffer += data
+        frames: list[Frame] = []
+        at = 0
+        while len(buffer) - at >= HEADER.size:
+            number, length = HEADER.unpack_from(buffer, at)
+            if number not in self._accepts:
+                raise FrameError(f"frame kind {number} is not accepted here")
+            kind = Kind(number)
+            if length > LIMITS[kind]:
+                raise FrameError(f"{kind.name} frame announces {length} bytes")
+            start = at + HEADER.size
+            if len(buffer) - start < length:
+                break
+            at = start + length
+            frames.append((kind, bytes(buffer[start:at])))
+        del buffer[:at]
+        return frames
+
+
+def decode_end(payload: bytes) -> int:
+    """Return the status of an END frame. Raises FrameError for another length."""
+    if len(payload) != END_BODY.size:
+        raise FrameError(f"END frame of {len(payload)} bytes")
+    status: int = END_BODY.unpack(payload)[0]
+    return status

@@ -1,0 +1,89 @@
+"""The door: what a cell keeps, and the ordered list of walls. Every step is fatal.
+
+Runs in: zygote (`prepare`), cells (`strip`, `enter`). All the policy of the kernel's walls is here;
+the calls themselves are in kernel.py, the plain limits in limits.py.
+
+What the required Landlock ABI denies, and from which ABI on (landlock(7)): file access (1), links
+and renames between folders (2), truncation (3), TCP (4), device ioctls (5), signals and abstract
+Unix sockets beyond the jail (6). What it leaves open at that ABI, and seccomp closes: UDP and raw
+sockets, named Unix sockets, stat, chmod, chdir, extended attributes, fork.
+"""
+
+import os
+import socket
+from pathlib import Path
+from typing import NamedTuple
+
+from landlockpy import AccessFS
+
+from sandbox import kernel, limits
+from sandbox.errors import SandboxError
+
+#: The least that will do: Linux 6.12. A newer kernel's further denials are used too.
+LEAST_LANDLOCK_ABI = 6
+
+#: The files exist already (place.FILES): no right to make, remove, rename or list any.
+RIGHTS = AccessFS.READ_FILE | AccessFS.WRITE_FILE | AccessFS.TRUNCATE
+
+_ALLOWED = """
+    read write pread64 pwrite64 lseek close fsync fdatasync ftruncate fstat fcntl
+    openat open newfstatat fstatat64 stat lstat statx getcwd
+    recvfrom recvmsg sendto sendmsg poll ppoll
+    brk munmap mremap madvise
+    futex rt_sigreturn rt_sigaction rt_sigprocmask restart_syscall setitimer
+    clock_gettime gettimeofday clock_nanosleep nanosleep getrandom
+    getpid geteuid getrusage exit exit_group
+""".split()
+_REFUSED = "access faccessat faccessat2 unlink unlinkat readlink readlinkat ioctl".split()
+_NO_EXEC = "mmap mprotect".split()
+
+
+class WallError(SandboxError):
+    """Raised when a wall cannot be raised, with the step and the reason."""
+
+
+class Walls(NamedTuple):
+    """What is prepared once in the zygote and used by every cell."""
+
+    landlock_abi: int
+    seccomp: bytes
+
+
+def prepare() -> Walls:
+    """Check the kernel and build the filter. Raises WallError if a wall cannot stand here."""
+    abi = kernel.landlock_abi()
+    if abi < LEAST_LANDLOCK_ABI:
+        found = f"has ABI {abi}" if abi else "does not have it, or it is not in the boot list lsm="
+        raise WallError(
+            f"Landlock ABI {LEAST_LANDLOCK_ABI} (Linux 6.12) is required and this kernel {found}; "
+            "walkin does not run SQL without it"
+        )
+    try:
+        program = kernel.build_filter(_ALLOWED, _REFUSED, _NO_EXEC)
+    except (OSError, RuntimeError) as cause:
+        raise WallError(f"the seccomp filter cannot be built: {cause}") from cause
+    return Walls(abi, program)
+
+
+def strip(line: socket.socket, zygote: int) -> socket.socket:
+    """Give up what a fork inherits: descriptors, session, memory access, priority, limits."""
+    line = limits.keep_only(line)
+    os.setsid()
+    kernel.die_with_parent(zygote)
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    limits.step_back()
+    limits.lower_rlimits()
+    return line
+
+
+def enter(folder: Path, walls: Walls) -> None:
+    """Confine this process to `folder` for good. Raises WallError naming the step that failed."""
+    step = "no_new_privs"
+    try:
+        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+        step = "Landlock"
+        kernel.landlock(folder, RIGHTS, walls.landlock_abi)
+        step = "seccomp"
+        kernel.seccomp(walls.seccomp)
+    except OSError as cause:
+        raise WallError(f"{step}: {cause}") from cause

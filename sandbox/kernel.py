@@ -1,0 +1,101 @@
+"""The system calls behind the walls, in the kernel's words. No policy.
+
+Runs in: zygote and cells. The only module with ctypes and with the Landlock and libseccomp
+bindings. Success is judged by return values, never by a left-over errno.
+"""
+
+import ctypes
+import os
+import signal
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import landlockpy
+import pyseccomp
+from landlockpy.flags import LATEST_ABI
+
+# <linux/prctl.h>
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_NO_NEW_PRIVS = 38
+# <linux/seccomp.h>, seccomp(2)
+_SECCOMP_SET_MODE_FILTER = 1
+_SYSCALL_SECCOMP = {"x86_64": 317, "aarch64": 277}
+_BPF_INSTRUCTION_BYTES = 8
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _FilterProgram(ctypes.Structure):
+    """struct sock_fprog."""
+
+    _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
+
+
+def prctl(option: int, value: int) -> None:
+    """prctl(2). Raises OSError."""
+    if _libc.prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option})")
+
+
+def die_with_parent(parent: int) -> None:
+    """Be killed when the parent ends (PR_SET_PDEATHSIG), also if it has ended already."""
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def landlock_abi() -> int:
+    """Return the newest Landlock ABI that kernel and binding both know, 0 where there is none."""
+    return min(landlockpy.abi_version(), LATEST_ABI)
+
+
+def landlock(folder: Path, rights: landlockpy.AccessFS, abi: int) -> None:
+    """Restrict this thread for good to `rights` below `folder`.
+
+    Everything that ABI number handles is handled: all file rights, TCP bind and connect, signals
+    and abstract sockets. Raises landlockpy.LandlockError or OSError; never enforces less.
+    """
+    with landlockpy.Ruleset(
+        handled_fs=landlockpy.fs_for_abi(abi),
+        handled_net=landlockpy.net_for_abi(abi),
+        scoped=landlockpy.scope_for_abi(abi),
+        best_effort=False,
+    ) as ruleset:
+        if ruleset.allow_path(folder, rights) != rights:
+            raise OSError(f"Landlock would not grant {rights}")
+        ruleset.restrict()
+
+
+def build_filter(allowed: Iterable[str], refused: Iterable[str], no_exec: Iterable[str]) -> bytes:
+    """Return a seccomp program for this machine: `allowed` pass, `refused` fail with EACCES.
+
+    Those in `no_exec` pass if their third argument (prot) lacks PROT_EXEC. Anything else, and any
+    call of another architecture, kills the process. Names this machine lacks are left out.
+    """
+    rules = pyseccomp.SyscallFilter(defaction=pyseccomp.KILL_PROCESS)
+    for action, names in ((pyseccomp.ALLOW, allowed), (pyseccomp.ERRNO(13), refused)):
+        for name in names:
+            if _known(name):
+                rules.add_rule(action, name)
+    prot_exec = 4
+    for name in no_exec:
+        rules.add_rule(pyseccomp.ALLOW, name, pyseccomp.Arg(2, pyseccomp.MASKED_EQ, prot_exec, 0))
+    with tempfile.TemporaryFile() as file:
+        rules.export_bpf(file)
+        file.seek(0)
+        return file.read()
+
+
+def _known(name: str) -> bool:
+    return int(pyseccomp.resolve_syscall(pyseccomp.system_arch(), name)) >= 0
+
+
+def seccomp(program: bytes) -> None:
+    """Load a seccomp program into this process for good. Raises OSError."""
+    number = _SYSCALL_SECCOMP[os.uname().machine]
+    count = len(program) // _BPF_INSTRUCTION_BYTES
+    argument = _FilterProgram(count, program)
+    if _libc.syscall(number, _SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(argument)) != 0:
+        raise OSError(ctypes.get_errno(), "seccomp(SECCOMP_SET_MODE_FILTER)")

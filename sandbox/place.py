@@ -1,0 +1,155 @@
+"""The floor plan: where a database, its expiry record and its turn with the reaper lie.
+
+Runs in: zygote, reaper, supervisor; standard library only.
+
+    <data>/run/control.sock                 the control socket
+    <data>/cells/instances/<shard>/<id>/    the database; all that its cell may touch
+    <data>/cells/expiry/<shard>/<id>        the record: a symbolic link to "<unix second>"
+    <data>/cells/due/<unix second>/<id>     the reaper's turn: an empty file
+    <data>/cells/trash/<id>/                on its way out
+
+The record is the truth; a cell cannot write it. It is a link because symlink(2) makes it whole in
+one call and readlink(2) reads it in one, without a block on disk; it points at no file and is
+never followed. The turn only says when to look, so the reaper's work follows what is due and not
+what is alive. A database without a record does not exist, whatever folders are left of it.
+"""
+
+import os
+import re
+import shutil
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+DATABASE = "main.db"
+#: All the files a database ever has. They are made before the cell starts, which may then write
+#: them and make no other.
+FILES = (DATABASE, DATABASE + "-wal")
+
+_HEX_ID = re.compile(r"[0-9a-f]{32}")
+_SECOND = re.compile(r"[0-9]{1,12}")
+
+
+class Place:
+    """The data folder, as paths and as the few acts that change it."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        self.run = data_dir / "run"
+        self.cells = data_dir / "cells"
+        self._instances = self.cells / "instances"
+        self._expiry = self.cells / "expiry"
+        self._due = self.cells / "due"
+        self._trash = self.cells / "trash"
+
+    def prepare(self, uid: int, gid: int) -> None:
+        """Make the folders, those of the cells owned by the cells' user and closed to others."""
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        self.run.mkdir(mode=0o755, exist_ok=True)
+        for folder in (self.cells, self._instances, self._expiry, self._due, self._trash):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            found = folder.stat()
+            if (found.st_uid, found.st_gid) != (uid, gid):
+                os.chown(folder, uid, gid)
+            if stat.S_IMODE(found.st_mode) != 0o700:  # noqa: PLR2004
+                folder.chmod(0o700)
+
+    def folder(self, instance: bytes) -> Path:
+        """Where the database's files are."""
+        return self._instances / _shard(instance) / instance.hex()
+
+    def _record(self, instance: bytes) -> Path:
+        return self._expiry / _shard(instance) / instance.hex()
+
+    def _turn(self, instance: bytes, second: int) -> Path:
+        return self._due / str(second) / instance.hex()
+
+    def create(self, instance: bytes, expires: int, database: bytes) -> None:
+        """Make turn, folder, files and record, in this order: a crash leaves nothing unreaped.
+
+        `database` is the first content of the database file. Raises FileExistsError if the
+        instance exists, OSError if the disk has no room.
+        """
+        _open_new(self._turn(instance, expires), b"")
+        folder = self.folder(instance)
+        _with_parent(folder, lambda: folder.mkdir(mode=0o700))
+        for name in FILES:
+            _open_new(folder / name, database if name == DATABASE else b"")
+        record = self._record(instance)
+        _with_parent(record, lambda: record.symlink_to(str(expires)))
+
+    def expires(self, instance: bytes) -> int | None:
+        """Return the second from which the database is gone (Unix), None if there is none."""
+        try:
+            target = str(self._record(instance).readlink())
+        except OSError:
+            return None
+        return int(target) if _SECOND.fullmatch(target) else None
+
+    def due_seconds(self, now: float) -> list[int]:
+        """Return every second up to `now` that has turns, earliest first.
+
+        Costs one listing of the seconds in use: at most as many as a lifetime has, however many
+        databases there are. Names that are not ours are passed over.
+        """
+        names = (entry.name for entry in self._due.iterdir())
+        seconds = (int(name) for name in names if _SECOND.fullmatch(name))
+        return sorted(second for second in seconds if second <= now)
+
+    def turns(self, second: int) -> list[bytes]:
+        """Return the instances whose turn it is at that second."""
+        try:
+            names = [entry.name for entry in (self._due / str(second)).iterdir()]
+        except OSError:
+            return []
+        return [bytes.fromhex(name) for name in names if _HEX_ID.fullmatch(name)]
+
+    def move_aside(self, instance: bytes) -> None:
+        """Take the database out of reach in one step (rename(2)); nothing to do if it is gone."""
+        try:
+            self.folder(instance).rename(self._trash / instance.hex())
+        except FileNotFoundError:
+            return
+
+    def delete(self, instance: bytes) -> None:
+        """Remove what was moved aside, following no link (shutil.rmtree works by descriptors)."""
+        trash = self._trash / instance.hex()
+        if trash.is_symlink() or not trash.is_dir():
+            trash.unlink(missing_ok=True)
+        else:
+            shutil.rmtree(trash)
+
+    def forget(self, instance: bytes, second: int) -> None:
+        """Drop the record if it is no later than `second`, then the turn: the last steps."""
+        expires = self.expires(instance)
+        if expires is None or expires <= second:
+            self._record(instance).unlink(missing_ok=True)
+        self._turn(instance, second).unlink(missing_ok=True)
+
+    def close_second(self, second: int) -> None:
+        """Remove a second whose turns have all been taken; leave one that has some left."""
+        try:
+            (self._due / str(second)).rmdir()
+        except OSError:
+            return
+
+
+def _shard(instance: bytes) -> str:
+    # The last byte of a UUIDv7 is random; its first ones are the time and would share a folder.
+    return f"{instance[-1]:02x}"
+
+
+def _open_new(path: Path, content: bytes) -> None:
+    def write() -> None:
+        with path.open("xb") as file:
+            file.write(content)
+
+    _with_parent(path, write)
+
+
+def _with_parent(path: Path, act: Callable[[], object]) -> None:
+    try:
+        act()
+    except FileNotFoundError:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        act()

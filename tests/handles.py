@@ -1,0 +1,216 @@
+"""The one way to start real processes in tests: a service with its log, pids and clients."""
+
+import base64
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).parent.parent
+CI = os.environ.get("CI") == "true"
+
+#: Settings under which tests are not in each other's way; a test that is about one sets it.
+_QUIET = {
+    "WALKIN_PORT": "0",
+    "WALKIN_REQUESTS_PER_MIN": "0",
+    "WALKIN_CREATIONS_PER_MIN": "0",
+}
+
+
+def wait_until(state: Callable[[], Any], within_s: float = 10.0, what: str = "") -> Any:
+    """Poll until `state()` is true and return it; fail after `within_s`."""
+    give_up = time.monotonic() + within_s
+    while True:
+        found = state()
+        if found:
+            return found
+        if time.monotonic() > give_up:
+            raise AssertionError(f"not within {within_s} s: {what or state}")
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def open_folder() -> Iterator[Path]:
+    """A temporary folder that the cells' user can reach (pytest's own are closed to others)."""
+    folder = Path(tempfile.mkdtemp(prefix="walkin-test-"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+class Answer:
+    """One HTTP answer: status, headers, JSON."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.status = response.status_code
+        self.headers = response.headers
+        self.text = response.text
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+    @property
+    def code(self) -> str | None:
+        return self.json.get("code")
+
+    @property
+    def rows(self) -> list[list[Any]]:
+        assert self.status == 200, self.text
+        return self.json["rows"]
+
+    def __repr__(self) -> str:
+        return f"<{self.status} {self.text[:300]}>"
+
+
+class Client:
+    """A caller with one database: the first `sql` makes it, the later ones use its token."""
+
+    def __init__(self, url: str, token: str | None = None) -> None:
+        self.http = httpx.Client(base_url=url, timeout=30, trust_env=False)
+        self.token = token
+        self.expires: int | None = None
+
+    def sql(self, sql: str, args: Any = None, **headers: str) -> Answer:
+        call = {"sql": sql} if args is None else {"sql": sql, "args": args}
+        return self.post(json.dumps(call).encode(), **headers)
+
+    def post(self, body: bytes, **headers: str) -> Answer:
+        sent = {"Content-Type": "application/json"}
+        if self.token:
+            sent["X-Walkin-Session"] = self.token
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        response = self.http.post("/sql", content=body, headers=sent)
+        if "x-walkin-session" in response.headers:
+            self.token = response.headers["x-walkin-session"]
+            self.expires = int(response.headers["x-walkin-ttl"])
+        return Answer(response)
+
+    def get(self, path: str) -> Answer:
+        return Answer(self.http.get(path))
+
+    @property
+    def instance(self) -> str:
+        """The id inside the token, as its folder and its cell are named."""
+        assert self.token
+        return base64.urlsafe_b64decode(self.token[4:68])[:16].hex()
+
+    def close(self) -> None:
+        self.http.close()
+
+
+class Service:
+    """`walkin serve` as a real process on a free port with a data folder of its own."""
+
+    def __init__(self, data_dir: Path, **settings: Any) -> None:
+        self.data_dir = data_dir
+        self._log = data_dir / "test.log"
+        self.env = {
+            **{name: text for name, text in os.environ.items() if not name.startswith("WALKIN_")},
+            **_QUIET,
+            "WALKIN_DATA_DIR": str(data_dir),
+            **{f"WALKIN_{name.upper()}": str(value) for name, value in settings.items()},
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+        self.url = ""
+        self._clients: list[Client] = []
+
+    def start(self) -> "Service":
+        with self._log.open("ab") as log:
+            at = log.tell()
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "walkin.cli", "serve"],
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+            )
+
+        def listening() -> re.Match[str] | None:
+            assert self.process is not None
+            assert self.process.poll() is None, self.log()
+            return re.search(r"walkin listens on (http://\S+),", self.log()[at:])
+
+        self.url = wait_until(listening, 30, "the greeting").group(1)
+        return self
+
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def client(self, token: str | None = None) -> Client:
+        client = Client(self.url, token)
+        self._clients.append(client)
+        return client
+
+    def pids(self, role: str) -> list[int]:
+        """The service's own processes by title: `zygote`, `reaper`, `front desk`, `cell <id>`."""
+        assert self.process is not None
+        family = {self.process.pid}
+        found = []
+        for pid, parent, title in _processes():
+            if parent in family:
+                family.add(pid)
+                if title == f"walkin: {role}":
+                    found.append(pid)
+        return found
+
+    def family(self) -> list[str]:
+        """The titles of all processes of this service."""
+        assert self.process is not None
+        family = {self.process.pid}
+        titles = []
+        for pid, parent, title in _processes():
+            if parent in family:
+                family.add(pid)
+                titles.append(title)
+        return titles
+
+    def signal(self, role: str, number: int) -> int:
+        """Send a signal to the one process of that role and return its pid."""
+        (pid,) = self.pids(role)
+        os.kill(pid, number)
+        return pid
+
+    def stop(self) -> int:
+        """SIGTERM, then the exit status. Everything must be gone afterwards."""
+        assert self.process is not None
+        for client in self._clients:
+            client.close()
+        self._clients.clear()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+    def kill(self) -> None:
+        """SIGKILL the supervisor; the others notice within seconds."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+
+
+def _processes() -> list[tuple[int, int, str]]:
+    """All processes as (pid, parent, title), parents before children."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                stat = (folder / "stat").read_text()
+                title = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+                if stat.rpartition(")")[2].split()[0] != "Z":
+                    parent = int(stat.rpartition(")")[2].split()[1])
+                    found.append((int(folder.name), parent, title))
+    return sorted(found)

@@ -1,0 +1,79 @@
+"""The front desk's switch: settings, keys, application, server.
+
+Runs in: front desk (`python -m walkin`). The listening socket comes as a descriptor from
+`walkin serve` or from systemd (sd_listen_fds(3)).
+"""
+
+import argparse
+import ctypes
+import logging
+import os
+import resource
+import socket
+import sys
+
+import uvicorn
+from setproctitle import setproctitle
+
+from sandbox.settings import SettingsError
+from walkin import keys, settings
+from walkin.app import build
+
+EXIT_SETTINGS = 2
+_PR_SET_DUMPABLE = 4
+
+
+def main() -> int:
+    """Be a front desk; return its exit status."""
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    parser = argparse.ArgumentParser(prog="python -m walkin", description=__doc__)
+    parser.add_argument("--listen-fd", type=int, default=3)
+    listen_fd = parser.parse_args().listen_fd
+    setproctitle("walkin: front desk")
+    try:
+        chosen = settings.from_environ(os.environ)
+        token_keys = keys.load(chosen)
+    except SettingsError as error:
+        for mistake in error.mistakes:
+            print(mistake, file=sys.stderr)
+        return EXIT_SETTINGS
+    except keys.KeysError as error:
+        print(error, file=sys.stderr)
+        return EXIT_SETTINGS
+    _hide_memory()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    listener = socket.socket(fileno=listen_fd)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            build(chosen, token_keys),
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            # Forwarded addresses are judged in addresses.py, by configured proxies alone.
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=chosen.drain_s,
+        )
+    )
+    server.run(sockets=[listener])
+    return 0 if server.started else 1
+
+
+def _hide_memory() -> None:
+    """Close memory and environment, where the keys are, to other processes of the same user.
+
+    PR_SET_DUMPABLE 0, prctl(2): /proc/<pid>/mem and environ then belong to root.
+    """
+    if ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        raise OSError("prctl(PR_SET_DUMPABLE)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""The assembly: routes, error handlers, envelope. No logic.
+
+Runs in: front desk.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from sandbox.client import AsyncClient
+from sandbox.place import Place
+from walkin.bodies import ClientDisconnect
+from walkin.endpoints import Desk, error_response
+from walkin.envelope import Envelope
+from walkin.errors import Refused
+from walkin.settings import Secret, Settings
+from walkin.switchboard import Switchboard
+from walkin.throttle import Throttle
+from walkin.tokens import Seal
+
+#: A dead zygote is back within this time; until then calls wait.
+_ZYGOTE_PATIENCE_S = 3.0
+_TICK_S = 1.0
+
+
+def build(settings: Settings, keys: tuple[Secret, ...]) -> ASGIApp:
+    """Return the ASGI application."""
+    zygote = AsyncClient(Place(settings.data_dir).run, _ZYGOTE_PATIENCE_S)
+    switchboard = Switchboard(zygote, settings)
+    desk = Desk(settings, Seal(keys), Throttle(settings), switchboard)
+    methods = {"/sql": "POST", "/healthz": "GET", "/openapi.json": "GET"}
+    coroutines = {"/sql": desk.run_sql, "/healthz": desk.health, "/openapi.json": desk.openapi}
+    routes = [Route(path, act, methods=[methods[path]]) for path, act in coroutines.items()]
+    routes += [Route(path, desk.preflight, methods=["OPTIONS"]) for path in coroutines]
+
+    async def answer_refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Refused)  # noqa: S101 - registered for it alone
+        return error_response(error, request)
+
+    async def answer_routing(request: Request, error: Exception) -> Response:
+        path = request.url.path
+        if isinstance(error, HTTPException) and error.status_code == 405:  # noqa: PLR2004
+            get = methods[path]
+            allow = "GET, HEAD, OPTIONS" if get == "GET" else f"{get}, OPTIONS"
+            refused = Refused("method_not_allowed", headers={"Allow": allow})
+        else:
+            refused = Refused("path_not_found", hint="POST /sql; see GET /openapi.json")
+        return error_response(refused, request)
+
+    async def answer_nobody(_: Request, __: Exception) -> Response:
+        return Response(status_code=400)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        ticking = asyncio.create_task(_tick(switchboard))
+        yield
+        ticking.cancel()
+        switchboard.close()
+
+    return Envelope(
+        Starlette(
+            routes=routes,
+            lifespan=lifespan,
+            exception_handlers={
+                Refused: answer_refused,
+                HTTPException: answer_routing,
+                ClientDisconnect: answer_nobody,
+            },
+        )
+    )
+
+
+async def _tick(switchboard: Switchboard) -> None:
+    """Once a second: tell the zygote what was used; stop when whoever started us is gone."""
+    parent = os.getppid()
+    while True:
+        await asyncio.sleep(_TICK_S)
+        switchboard.tell_used()
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,67 @@
+"""Customs: the request body, received under a cap and checked before anything is created.
+
+Runs in: front desk. A body that passes goes on to the cell as it came.
+"""
+
+import asyncio
+import difflib
+
+import orjson
+from starlette.requests import ClientDisconnect, Request
+
+from walkin.errors import Refused
+
+MAX_BODY_BYTES = 8192
+#: A body over the cap is read on and thrown away up to here, so that a caller who sends first
+#: and reads later gets the answer and not a reset connection.
+_DISCARD_BYTES = 1 << 20
+#: From the end of the headers to the end of the body.
+_BODY_TIMEOUT_S = 10.0
+
+_FIELDS = ("sql", "args")
+
+
+async def receive(request: Request) -> bytes:
+    """Return the body. Raises Refused (413, 408) while it arrives, ClientDisconnect."""
+    if "," in request.headers.get("content-length", ""):
+        raise Refused("invalid_json", "more than one Content-Length")
+    body = bytearray()
+    size = 0
+    try:
+        async with asyncio.timeout(_BODY_TIMEOUT_S):
+            async for piece in request.stream():
+                size += len(piece)
+                if size <= MAX_BODY_BYTES:
+                    body += piece
+                elif size > _DISCARD_BYTES:
+                    break
+    except TimeoutError:
+        raise Refused("body_timeout", headers={"Connection": "close"}) from None
+    if size > MAX_BODY_BYTES:
+        raise Refused(
+            "body_too_large", f"at most {MAX_BODY_BYTES} bytes", headers={"Connection": "close"}
+        )
+    return bytes(body)
+
+
+def check(body: bytes) -> None:
+    """Raise Refused unless the body is a call: an object with `sql` and perhaps `args`."""
+    try:
+        call = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Refused("invalid_json", str(error)) from None
+    if not isinstance(call, dict):
+        raise Refused("invalid_json", "the body must be an object")
+    for name in call:
+        if name not in _FIELDS:
+            near = difflib.get_close_matches(name[:64], _FIELDS, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else "a call has `sql` and `args`"
+            raise Refused("unknown_field", name[:64], hint=hint)
+    sql = call.get("sql")
+    if not isinstance(sql, str) or not sql.strip():
+        raise Refused("missing_sql", "`sql` must be a non-empty string")
+    if not isinstance(call.get("args"), list | dict | None):
+        raise Refused("invalid_args", "`args` must be an array or an object")
+
+
+__all__ = ["MAX_BODY_BYTES", "ClientDisconnect", "check", "receive"]

@@ -1,0 +1,134 @@
+"""The counter: one short coroutine for each operation in openapi.json.
+
+Runs in: front desk.
+"""
+
+import logging
+from pathlib import Path
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sandbox.errors import (
+    CellLost,
+    CellTimeout,
+    FrameError,
+    InstanceMissing,
+    NodeBusy,
+    SandboxError,
+    ZygoteGone,
+)
+from walkin import bodies
+from walkin.addresses import client_address, rate_key
+from walkin.envelope import REQUEST_ID
+from walkin.errors import Refused, busy
+from walkin.settings import Settings
+from walkin.switchboard import Switchboard
+from walkin.throttle import Throttle
+from walkin.tokens import Seal, TokenInvalid
+
+log = logging.getLogger("walkin.front")
+
+_JSON = "application/json"
+_HEALTHY = b'{"status":"ok"}'
+
+
+def read_openapi() -> bytes:
+    """Return openapi.json: beside the package in a wheel, at the root in a checkout."""
+    here = Path(__file__).parent
+    for folder in (here, here.parent):
+        file = folder / "openapi.json"
+        if file.is_file():
+            return file.read_bytes()
+    raise FileNotFoundError("openapi.json")
+
+
+class Desk:
+    """What the coroutines share."""
+
+    def __init__(
+        self, settings: Settings, seal: Seal, throttle: Throttle, switchboard: Switchboard
+    ) -> None:
+        self._trusted = settings.trusted_proxies
+        self._seal = seal
+        self._throttle = throttle
+        self._switchboard = switchboard
+        self._openapi = read_openapi()
+
+    async def run_sql(self, request: Request) -> Response:
+        """POST /sql: run statements in a new database or in the token's own."""
+        client = self._client(request)
+        await self._throttle.count_request(client)
+        if _media_type(request) != _JSON:
+            raise Refused("content_type", headers={"Connection": "close"})
+        body = await bodies.receive(request)
+        bodies.check(body)
+        request_id: bytes = request.scope[REQUEST_ID]
+        tokens = request.headers.getlist("x-walkin-session")
+        if tokens:
+            return await self._call(self._verify(tokens), body, request_id, {})
+        await self._throttle.count_creation(client)
+        try:
+            instance, expires = await self._switchboard.create()
+        except SandboxError as cause:
+            log.error("request %s: no database made: %r", request_id.hex(), cause)
+            raise busy() from cause
+        headers = {"X-Walkin-Session": self._seal.issue(instance), "X-Walkin-Ttl": str(expires)}
+        return await self._call(instance, body, request_id, headers)
+
+    async def health(self, _: Request) -> Response:
+        """GET /healthz: the front desk is here."""
+        return Response(_HEALTHY, media_type=_JSON)
+
+    async def openapi(self, _: Request) -> Response:
+        """GET /openapi.json: the contract, the same bytes as in the repository."""
+        return Response(self._openapi, media_type=_JSON)
+
+    async def preflight(self, _: Request) -> Response:
+        """OPTIONS on any path: the envelope has the headers a browser asks for."""
+        return Response(status_code=204)
+
+    def _client(self, request: Request) -> str:
+        peer = request.client.host if request.client else ""
+        forwarded = ",".join(request.headers.getlist("x-forwarded-for"))
+        return rate_key(client_address(peer, forwarded, self._trusted))
+
+    def _verify(self, tokens: list[str]) -> bytes:
+        try:
+            if len(tokens) > 1:
+                raise TokenInvalid
+            return self._seal.verify(tokens[0])
+        except TokenInvalid:
+            raise Refused("instance_not_found") from None
+
+    async def _call(
+        self, instance: bytes, body: bytes, request_id: bytes, headers: dict[str, str]
+    ) -> Response:
+        """Run the call; whatever becomes of it, the answer carries `headers`."""
+        try:
+            answer = await self._switchboard.call(instance, body, request_id)
+        except InstanceMissing:
+            raise Refused("instance_expired", headers=headers) from None
+        except CellTimeout as cause:
+            log.warning("request %s on %s: %s", request_id.hex(), instance.hex(), cause)
+            raise Refused("query_timeout", headers=headers) from cause
+        except (NodeBusy, ZygoteGone) as cause:
+            log.warning("request %s on %s: %r", request_id.hex(), instance.hex(), cause)
+            refusal = busy()
+            refusal.headers.update(headers)
+            raise refusal from cause
+        except (CellLost, FrameError) as cause:
+            log.error("request %s on %s: %s", request_id.hex(), instance.hex(), cause)
+            raise Refused("cell_lost", headers=headers) from cause
+        return Response(answer.body, answer.status, headers, media_type=_JSON)
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def error_response(refused: Refused, request: Request) -> Response:
+    """Return a refusal in the one error shape."""
+    body = orjson.dumps(refused.body(request.scope[REQUEST_ID].hex()))
+    return Response(body, refused.row.status, refused.headers, media_type=_JSON)

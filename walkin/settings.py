@@ -1,0 +1,156 @@
+"""The service's settings: the front desk's own rows, and those of the sandbox below them.
+
+Runs in: front desk, supervisor. One pure `from_environ`; every mistake is found at once.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from sandbox.settings import PREFIX, Row, SettingsError, User, read, whole
+from sandbox.settings import ROWS as SANDBOX_ROWS
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+#: The shortest key: as many characters as HMAC-SHA256 has bytes of output (RFC 2104, section 3).
+MIN_KEY_CHARACTERS = 32
+_STORE_SCHEMES = ("redis", "rediss", "redis+unix")
+
+
+class Secret:
+    """Text that does not show itself in a traceback, a log or a debugger's list."""
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def __repr__(self) -> str:
+        return "Secret('**********')"
+
+    def reveal(self) -> str:
+        """Return the text."""
+        return self._value
+
+
+def _host(text: str) -> str:
+    if not text or text != text.strip() or "/" in text:
+        raise ValueError("must be a host name or an address")
+    return text
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(item.strip()) for item in text.split(",") if item.strip())
+    except ValueError as error:
+        raise ValueError(f"must be addresses or networks, separated by commas ({error})") from None
+
+
+def parse_keys(text: str, separator: str) -> tuple[Secret, ...]:
+    """Return the keys in a list, oldest to newest. Raises ValueError for one that is too short."""
+    keys = [key.strip() for key in text.split(separator)]
+    keys = [key for key in keys if key]
+    if any(len(key) < MIN_KEY_CHARACTERS for key in keys):
+        raise ValueError(f"every key must have at least {MIN_KEY_CHARACTERS} characters")
+    return tuple(Secret(key) for key in keys)
+
+
+def _keys(text: str) -> tuple[Secret, ...]:
+    return parse_keys(text, ",")
+
+
+def _file(text: str) -> Path | None:
+    return Path(text).absolute() if text else None
+
+
+def _store(text: str) -> Secret | None:
+    if not text:
+        return None
+    # Valkey speaks Redis' protocol and is reached by the same client.
+    text = text.replace("valkey", "redis", 1) if text.startswith("valkey") else text
+    if urlsplit(text).scheme not in _STORE_SCHEMES:
+        raise ValueError("must be a redis://, rediss://, redis+unix:// or valkey:// address")
+    return Secret(text)
+
+
+FRONT_ROWS = (
+    Row("host", "127.0.0.1", _host, "address to listen on"),
+    Row("port", "8080", whole(0, 65_535), "port to listen on; 0 takes any free one and prints it"),
+    Row("workers", "1", whole(1, 64), "front desk processes sharing one zygote"),
+    Row("ttl_s", "600", whole(1, 86_400), "lifetime of a database"),
+    Row("query_timeout_ms", "2000", whole(10, 60_000), "wall clock of one call"),
+    Row("requests_per_min", "60", whole(0, 1_000_000), "calls per client address; 0 = no limit"),
+    Row(
+        "creations_per_min",
+        "10",
+        whole(0, 1_000_000),
+        "new databases per client address; 0 = no limit",
+    ),
+    Row(
+        "rate_limit_store",
+        "",
+        _store,
+        "shared count of several workers or nodes: `redis://…` (Redis or Valkey)",
+        secret=True,
+    ),
+    Row("trusted_proxies", "", _networks, "addresses whose `X-Forwarded-For` is believed"),
+    Row("token_keys", "", _keys, "keys that sign tokens, oldest to newest, by commas", secret=True),
+    Row("token_keys_file", "", _file, "file with those keys, one a line"),
+    Row("drain_s", "10", whole(1, 600), "time that calls in flight get when the service stops"),
+)
+ROWS = FRONT_ROWS + SANDBOX_ROWS
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a front desk and the supervisor need to know."""
+
+    host: str
+    port: int
+    workers: int
+    ttl_s: int
+    query_timeout_ms: int
+    requests_per_min: int
+    creations_per_min: int
+    rate_limit_store: Secret | None
+    trusted_proxies: tuple[Network, ...]
+    token_keys: tuple[Secret, ...]
+    token_keys_file: Path | None
+    drain_s: int
+    data_dir: Path
+    cell_user: User
+    max_live_cells: int
+    blank_cells: int
+    cell_idle_s: int
+
+
+def from_environ(environ: Mapping[str, str]) -> Settings:
+    """Return the settings. Raises SettingsError with all mistakes at once."""
+    mistakes: list[str] = []
+    values = {}
+    try:
+        values = read(ROWS, environ)
+    except SettingsError as error:
+        mistakes = error.mistakes
+    workers = environ.get(PREFIX + "WORKERS", "1")
+    unlimited = all(
+        environ.get(PREFIX + name) == "0" for name in ("REQUESTS_PER_MIN", "CREATIONS_PER_MIN")
+    )
+    if workers != "1" and not unlimited and not environ.get(PREFIX + "RATE_LIMIT_STORE"):
+        mistakes.append(
+            f"{PREFIX}WORKERS={workers!r}: several workers need {PREFIX}RATE_LIMIT_STORE to count"
+            " a client's requests together, or both limits set to 0"
+        )
+    if environ.get(PREFIX + "TOKEN_KEYS") and environ.get(PREFIX + "TOKEN_KEYS_FILE"):
+        mistakes.append(
+            f"{PREFIX}TOKEN_KEYS and {PREFIX}TOKEN_KEYS_FILE: set one of them, not both"
+        )
+    if mistakes:
+        raise SettingsError(mistakes)
+    return Settings(**values)
+
+
+def unknown(environ: Mapping[str, str]) -> list[str]:
+    """Return the variables that look like settings of ours and are none: likely misspelt."""
+    known = {row.variable for row in ROWS}
+    return sorted(name for name in environ if name.startswith(PREFIX) and name not in known)

@@ -1,0 +1,115 @@
+"""The operator: which line serves which database. Opens lines, drops dead ones, tells the zygote.
+
+Runs in: front desk.
+"""
+
+import asyncio
+import logging
+import math
+import socket
+import time
+
+from sandbox.client import AsyncClient
+from sandbox.errors import CellTimeout, InstanceMissing, NodeBusy, SandboxError, ZygoteGone
+from walkin.line import Answer, Line, LineEnded
+from walkin.settings import Settings
+from walkin.tokens import new_instance_id
+
+log = logging.getLogger("walkin.switchboard")
+
+_OPEN_TRIES = 3
+_KILL_WAIT_S = 0.1
+
+
+class Switchboard:
+    """The lines of one front desk process."""
+
+    def __init__(self, zygote: AsyncClient, settings: Settings) -> None:
+        self._zygote = zygote
+        self._ttl_s = settings.ttl_s
+        self._timeout_ms = settings.query_timeout_ms
+        #: With several front desks a cell has several lines, and says when it begins a call.
+        self._announce = settings.workers > 1
+        self._lines: dict[bytes, Line] = {}
+        self._opening: dict[bytes, asyncio.Task[Line]] = {}
+        self._used: set[bytes] = set()
+
+    async def create(self) -> tuple[bytes, int]:
+        """Make a database; return its id and its expiry (Unix seconds). Raises SandboxError."""
+        instance = new_instance_id()
+        # Whole seconds are what callers are told; rounded up, nobody gets less than the lifetime.
+        expires = math.ceil(time.time() + self._ttl_s)
+        sock = await self._zygote.ask_create(instance, expires)
+        await self._attach(instance, expires, sock)
+        return instance, expires
+
+    async def call(self, instance: bytes, body: bytes, request_id: bytes) -> Answer:
+        """Run one call on a database. Raises InstanceMissing, NodeBusy, CellTimeout, CellLost..."""
+        for _ in range(_OPEN_TRIES):
+            line = await self._line(instance)
+            self._used.add(instance)
+            try:
+                return await line.call(body, request_id, self._timeout_ms, announce=self._announce)
+            except LineEnded:
+                continue
+            except CellTimeout:
+                await self._kill(instance)
+                raise
+            except SandboxError:
+                # The reaper may have come in the middle of the call.
+                if line.expires <= time.time():
+                    raise InstanceMissing from None
+                raise
+        raise NodeBusy("the database's cell keeps going away")
+
+    def tell_used(self) -> None:
+        """Tell the zygote which databases were called since last time."""
+        used, self._used = self._used, set()
+        self._zygote.tell_used(used)
+
+    async def status(self) -> dict[str, object]:
+        """Return what the zygote says of itself. Raises ZygoteGone."""
+        return await self._zygote.ask_status()
+
+    def close(self) -> None:
+        """Hang up everywhere."""
+        for line in list(self._lines.values()):
+            line.close()
+        self._zygote.close()
+
+    async def _line(self, instance: bytes) -> Line:
+        line = self._lines.get(instance)
+        if line is not None:
+            if line.expires > time.time():
+                return line
+            line.close()
+            raise InstanceMissing
+        task = self._opening.get(instance)
+        if task is None:
+            task = asyncio.create_task(self._open(instance))
+            self._opening[instance] = task
+            task.add_done_callback(lambda _: self._opening.pop(instance, None))
+        return await asyncio.shield(task)
+
+    async def _open(self, instance: bytes) -> Line:
+        sock, expires = await self._zygote.ask_open(instance)
+        return await self._attach(instance, expires, sock)
+
+    async def _attach(self, instance: bytes, expires: int, sock: socket.socket) -> Line:
+        def drop(ended: Line) -> None:
+            if self._lines.get(instance) is ended:
+                del self._lines[instance]
+
+        sock.setblocking(False)
+        _, line = await asyncio.get_running_loop().create_unix_connection(
+            lambda: Line(expires, drop), sock=sock
+        )
+        self._lines[instance] = line
+        return line
+
+    async def _kill(self, instance: bytes) -> None:
+        try:
+            async with asyncio.timeout(_KILL_WAIT_S):
+                await self._zygote.ask_kill(instance)
+        except (TimeoutError, ZygoteGone) as cause:
+            log.warning("cell of %s: kill not confirmed yet: %r", instance.hex(), cause)
