@@ -6,6 +6,7 @@ one form, the same in arguments and in rows: a BLOB is {"base64": "..."}, an inf
 """
 
 import binascii
+import json
 import math
 from base64 import b64decode, b64encode
 from typing import Any
@@ -76,8 +77,16 @@ def encode_result(
 
 
 def decode_call(body: bytes) -> tuple[str, Bindings | None]:
-    """Return SQL and arguments of a body that the front desk has checked. Raises Refusal."""
-    call = orjson.loads(body)
+    """Return SQL and arguments of a body that the front desk has checked. Raises Refusal.
+
+    The standard library reads it: orjson turns integers beyond 64 bits into floats.
+    """
+    try:
+        call = json.loads(body)
+    except json.JSONDecodeError:
+        raise
+    except (ValueError, RecursionError):
+        raise Refusal("invalid_args", "a number too long or a value too deep") from None
     args = call.get("args")
     if isinstance(args, dict):
         return call["sql"], {name.lstrip(":@$"): _value(item, name) for name, item in args.items()}
@@ -111,9 +120,10 @@ def _value(item: Any, where: str | int) -> Value:
                 return b64decode(text, validate=True)
             except (binascii.Error, ValueError):
                 raise Refusal("invalid_args", f"{where!r} is not base64") from None
-        if form == "float" and text in _INFINITIES:
+        if form == "float" and isinstance(text, str) and text in _INFINITIES:
             return _INFINITIES[text]
     raise Refusal(
         "invalid_args",
-        f'{where!r} must be a number, a string, null, true, false or {{"base64": "..."}}',
+        f'{where!r} must be a number, a string, null, true, false, {{"base64": "..."}} or '
+        '{{"float": "Infinity"}}',
     )

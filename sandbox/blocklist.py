@@ -72,56 +72,70 @@ def first_word(sql: str) -> str:
     return ""
 
 
+def is_blank(sql: str, start: int) -> bool:
+    """Say whether only white space, comments and semicolons follow."""
+    for match in _TOKEN.finditer(sql, start):
+        if match.lastgroup != "space" and match.group() != ";":
+            return False
+    return True
+
+
 def forbidden(sql: str) -> str | None:
     """Return the first forbidden keyword used, spelled as the contract does, or None."""
     if not _SUSPECTS.search(sql):
         return None
     found = tokens(sql)
+    begin = 0
     for at, token in enumerate(found):
-        if token.kind in ("string", "other"):
-            continue
-        keyword = _statement(found, at, token) or _call(found, at, token) or _page(found, at, token)
-        if keyword:
-            return keyword
+        if token.text == ";":
+            begin = at + 1
+        elif token.kind not in ("string", "other"):
+            keyword = (
+                _statement(found, begin, at) or _call(found, begin, at) or _page(found, at, token)
+            )
+            if keyword:
+                return keyword
     return None
 
 
-def _statement(found: list[Token], at: int, token: Token) -> str | None:
+def _statement(found: list[Token], begin: int, at: int) -> str | None:
     """ATTACH or DETACH where a statement begins, also behind EXPLAIN [QUERY PLAN]."""
-    word = token.text.upper()
-    if token.kind != "word" or word not in ("ATTACH", "DETACH"):
+    word = found[at].text.upper()
+    if found[at].kind != "word" or word not in ("ATTACH", "DETACH"):
         return None
-    before = [earlier.text.upper() for earlier in found[max(0, at - 3) : at]]
-    if before[-3:] == ["EXPLAIN", "QUERY", "PLAN"]:
-        before = [earlier.text for earlier in found[: at - 3]]
-    elif before[-1:] == ["EXPLAIN"]:
-        before = [earlier.text for earlier in found[: at - 1]]
-    return word if not before or before[-1] == ";" else None
+    before = [token.text.upper() for token in found[begin : min(at, begin + 4)]]
+    return word if before in ([], ["EXPLAIN"], ["EXPLAIN", "QUERY", "PLAN"]) else None
 
 
-def _call(found: list[Token], at: int, token: Token) -> str | None:
+def _call(found: list[Token], begin: int, at: int) -> str | None:
     """One of the functions, bare or quoted, followed by an opening bracket."""
-    name = token.name
+    name = found[at].name
     if name not in _FUNCTIONS and not name.startswith(_FUNCTION_PREFIX):
         return None
     if at + 1 >= len(found) or found[at + 1].text != "(":
         return None
-    while at >= 2 and found[at - 1].text == ".":  # noqa: PLR2004 - schema.name
-        at -= 2
-    before = found[at - 1] if at else None
-    if before is not None and before.kind == "word":
-        word = before.text.upper()
-        if word in _NAMES_FOLLOW or (word == "USING" and name == "fts5"):
-            return None
-        if word == "ON" and _creates_index(found, at):
-            return None
-    return name
+    first = at
+    while first - begin >= 2 and found[first - 1].text == ".":  # noqa: PLR2004 - schema.name
+        first -= 2
+    before = found[first - 1].text.upper() if first > begin else ""
+    words = [token.text.upper() for token in found[begin : begin + 3]]
+    defined = (
+        before in _NAMES_FOLLOW
+        or (before == "USING" and name == "fts5")
+        or (before == "ON" and words[:1] == ["CREATE"] and "INDEX" in words)
+        or (before == "," and _is_table_expression(found, at + 1))
+    )
+    return None if defined else name
 
 
-def _creates_index(found: list[Token], at: int) -> bool:
-    start = max((i + 1 for i in range(at) if found[i].text == ";"), default=0)
-    words = [token.text.upper() for token in found[start : start + 3]]
-    return words[:1] == ["CREATE"] and "INDEX" in words
+def _is_table_expression(found: list[Token], bracket: int) -> bool:
+    """Say whether `(columns) AS [[NOT] MATERIALIZED] (` follows: a further part of a WITH."""
+    at = bracket + 1
+    while at < len(found) and (found[at].kind in ("word", "quoted") or found[at].text == ","):
+        at += 1
+    words = [token.text.upper() for token in found[at : at + 5]]
+    after = [word for word in words[2:] if word not in ("NOT", "MATERIALIZED")]
+    return words[:2] == [")", "AS"] and after[:1] == ["("]
 
 
 def _page(found: list[Token], at: int, token: Token) -> str | None:

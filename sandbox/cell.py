@@ -60,8 +60,10 @@ def _confined(
     jail.enter(folder, walls)
     engine = Engine(folder / DATABASE)
     leash.send_report(own, Report.READY)
-    _Cell(own, engine, line).serve()
+    cell = _Cell(own, engine, line)
+    cell.serve()
     engine.close()
+    cell.hang_up()
 
 
 class _Line:
@@ -93,16 +95,20 @@ class _Cell:
         line.sock.close()
 
     def serve(self) -> None:
-        """Answer calls until the zygote or the processor budget says to stop."""
+        """Answer calls until the zygote says to stop."""
         own = self._own.fileno()
-        while time.process_time() < limits.CPU_BUDGET_S:
+        tired = False
+        while True:
+            if not tired and time.process_time() > limits.CPU_BUDGET_S:
+                # The zygote must know first: it would send others to a cell that is going.
+                tired = True
+                leash.send_report(self._own, Report.TIRED)
             for fd, _ in self._poll.poll():
                 if fd == own:
                     if not self._obey():
                         return
                 elif fd in self._lines:
                     self._read(self._lines[fd])
-        self._retire()
 
     def _obey(self) -> bool:
         """Take one order; False ends the cell."""
@@ -124,6 +130,11 @@ class _Cell:
             except OSError:
                 continue
 
+    def hang_up(self) -> None:
+        """Close every line."""
+        for line in list(self._lines.values()):
+            self._drop(line)
+
     def _read(self, line: _Line) -> None:
         try:
             data = line.sock.recv(_RECEIVE_BYTES)
@@ -136,20 +147,21 @@ class _Cell:
             self._drop(line)
 
     def _answer(self, line: _Line, payload: bytes) -> None:
-        timeout_ms, flags, request = frames.CALL_HEAD.unpack_from(payload)
-        if flags & frames.ANNOUNCE:
+        timeout_ms, announce, request_id, body = frames.decode_call(payload)
+        if announce:
+            _require_asker(line.sock)
             line.sock.sendall(frames.encode(Kind.STARTED))
         timeout_s = timeout_ms / 1000
         # Not every query looks at SQLite's clock. This one is the kernel's: SIGALRM ends us.
         signal.setitimer(signal.ITIMER_REAL, timeout_s + GRACE_S)
-        status, body = self._run(payload, request.hex(), time.monotonic() + timeout_s)
+        status, answer = self._run(body, request_id.hex(), time.monotonic() + timeout_s)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        line.sock.sendall(frames.encode_answer(status, body))
+        line.sock.sendall(frames.encode_answer(status, answer))
         self._engine.tidy()
 
-    def _run(self, payload: bytes, request_id: str, deadline: float) -> tuple[int, bytes]:
+    def _run(self, body: bytes, request_id: str, deadline: float) -> tuple[int, bytes]:
         try:
-            sql, args = answers.decode_call(payload[frames.CALL_HEAD.size :])
+            sql, args = answers.decode_call(body)
             return 200, self._engine.run(sql, args, deadline)
         except Refusal as refusal:
             return answers.encode_refusal(refusal, request_id)
@@ -158,6 +170,15 @@ class _Cell:
         except Exception:
             _report_fault(self._own, request_id)
             return answers.encode_refusal(Refusal("internal"), request_id)
+
+
+def _require_asker(sock: socket.socket) -> None:
+    """Raise OSError if the asker hung up while its call waited: then it must not be begun."""
+    try:
+        if not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+            raise ConnectionResetError("the asker hung up")
+    except BlockingIOError:
+        return
 
 
 def _report_fault(own: socket.socket, what: str) -> None:

@@ -10,11 +10,11 @@ import os
 import socket
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from sandbox import control
+from sandbox import control, descriptors
 from sandbox.control import Op, Outcome, Reply
-from sandbox.errors import ControlError, InstanceMissing, NodeBusy, SandboxError, ZygoteGone
+from sandbox.errors import ControlError, InstanceMissing, NodeBusy, ZygoteGone
 
 
 class BlockingClient:
@@ -59,6 +59,14 @@ class BlockingClient:
             self._sock = None
 
 
+class Opened(NamedTuple):
+    """A line to a database, its expiry (Unix seconds) and the number of its cell."""
+
+    line: socket.socket
+    expires: int
+    cell: int
+
+
 class AsyncClient:
     """One control connection shared by all of a front desk's calls; reconnects by itself."""
 
@@ -69,17 +77,17 @@ class AsyncClient:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[tuple[Reply, int | None]]] = {}
 
-    async def ask_create(self, instance: bytes, expires: int) -> socket.socket:
-        """Make a database and return its line. Raises NodeBusy, ZygoteGone."""
-        return (await self._ask_line(Op.CREATE, instance, expires))[0]
+    async def ask_create(self, instance: bytes, expires: int) -> Opened:
+        """Make a database. Raises NodeBusy, ZygoteGone."""
+        return await self._ask_line(Op.CREATE, instance, expires)
 
-    async def ask_open(self, instance: bytes) -> tuple[socket.socket, int]:
-        """Return a line to a database and its expiry. Raises InstanceMissing, NodeBusy, ..."""
+    async def ask_open(self, instance: bytes) -> Opened:
+        """Ask for a line to a database. Raises InstanceMissing, NodeBusy, ZygoteGone."""
         return await self._ask_line(Op.OPEN, instance, 0)
 
-    async def ask_kill(self, instance: bytes) -> None:
-        """Return when the database has no cell any more. Raises ZygoteGone."""
-        await self._ask(Op.KILL, instance)
+    async def ask_kill(self, instance: bytes, cell: int = 0) -> None:
+        """Return when that cell of the database (0: whichever) has ended. Raises ZygoteGone."""
+        await self._ask(Op.KILL, instance, cell=cell)
 
     async def ask_status(self) -> dict[str, Any]:
         """Return what the zygote says of itself. Raises ZygoteGone."""
@@ -104,28 +112,26 @@ class AsyncClient:
         """Drop the connection and fail what is still waiting."""
         self._drop()
 
-    async def _ask_line(self, op: Op, instance: bytes, expires: int) -> tuple[socket.socket, int]:
+    async def _ask_line(self, op: Op, instance: bytes, expires: int) -> Opened:
         reply, fd = await self._ask(op, instance, expires)
         if reply.outcome is Outcome.DONE and fd is not None:
-            return socket.socket(fileno=fd), reply.expires
+            return Opened(descriptors.stream(fd), reply.expires, reply.cell)
         if fd is not None:
             os.close(fd)
         if reply.outcome is Outcome.MISSING:
             raise InstanceMissing
-        if reply.outcome is Outcome.BUSY:
-            raise NodeBusy("no cell is free")
-        raise SandboxError(f"the zygote answered {op.name} with {reply.outcome.name}")
+        raise NodeBusy(f"the zygote answered {op.name} with {reply.outcome.name}")
 
     async def _ask(
-        self, op: Op, instance: bytes = bytes(control.ID_BYTES), expires: int = 0
+        self, op: Op, instance: bytes = bytes(control.ID_BYTES), expires: int = 0, cell: int = 0
     ) -> tuple[Reply, int | None]:
         # A zygote that dies takes its unanswered questions with it. All of them may be asked
-        # again, CREATE too: it fails on an id that exists and the caller then takes a new one.
+        # again, CREATE too: if the id exists by now it fails, and what was made expires unused.
         give_up = asyncio.get_running_loop().time() + self._patience_s
         while True:
             try:
                 async with asyncio.timeout_at(give_up):
-                    return await self._ask_once(op, instance, expires)
+                    return await self._ask_once(op, instance, expires, cell)
             except TimeoutError:
                 raise ZygoteGone(f"no answer to {op.name}") from None
             except OSError as cause:
@@ -134,7 +140,9 @@ class AsyncClient:
                     raise ZygoteGone(f"{op.name}: {cause}") from cause
                 await asyncio.sleep(0.05)
 
-    async def _ask_once(self, op: Op, instance: bytes, expires: int) -> tuple[Reply, int | None]:
+    async def _ask_once(
+        self, op: Op, instance: bytes, expires: int, cell: int
+    ) -> tuple[Reply, int | None]:
         loop = asyncio.get_running_loop()
         if self._sock is None:
             self._connect(loop)
@@ -144,7 +152,7 @@ class AsyncClient:
         self._waiting[number] = answer
         try:
             # A full socket raises BlockingIOError, an OSError: tried again a moment later.
-            self._sock.send(control.encode_request(op, number, instance, expires))
+            self._sock.send(control.encode_request(op, number, instance, expires, cell))
             return await answer
         except asyncio.CancelledError:
             # The answer may have come in the same turn of the loop: its line has no owner now.
@@ -164,14 +172,11 @@ class AsyncClient:
 
     def _read(self, sock: socket.socket) -> None:
         try:
-            packet, fds, _, _ = socket.recv_fds(
-                sock, control.MAX_PACKET, 1, socket.MSG_CMSG_CLOEXEC
-            )
+            packet, fd = descriptors.receive(sock, control.MAX_PACKET)
         except BlockingIOError:
             return
         except OSError:
-            packet, fds = b"", []
-        fd = fds[0] if fds else None
+            packet, fd = b"", None
         try:
             if not packet:
                 raise ControlError("the zygote hung up")

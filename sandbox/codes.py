@@ -39,6 +39,7 @@ CODES = {
         Code("text_not_utf8", 400, "invalid sql", "a text value in the result is not UTF-8"),
         Code("instance_not_found", 404, "instance not found", "the token is not one of ours"),
         Code("instance_expired", 404, "instance not found", "the token is ours, its time is over"),
+        Code("invalid_http", 400, "invalid http", "what arrived is not an HTTP/1.1 request"),
         Code("path_not_found", 404, "path not found", "no such path"),
         Code("method_not_allowed", 405, "method not allowed", "see `Allow`"),
         Code("query_timeout", 408, "query timed out", "the call outran its clock"),

@@ -20,8 +20,8 @@ from sandbox.errors import ControlError
 
 MAX_PACKET = 4096
 ID_BYTES = 16
-_REQUEST = struct.Struct("!BI16sQ")
-_REPLY = struct.Struct("!BIQ")
+_REQUEST = struct.Struct("!BI16sQQ")
+_REPLY = struct.Struct("!BIQQ")
 #: Instance ids that fit one TOUCH packet.
 TOUCH_MOST = (MAX_PACKET - 1) // ID_BYTES
 
@@ -48,37 +48,47 @@ class Outcome(IntEnum):
 
 
 class Request(NamedTuple):
-    """One question. `expires` (Unix seconds) is meant for CREATE alone, else 0."""
+    """One question.
+
+    `expires` (Unix seconds) is for CREATE. `cell` is for KILL: the number of the cell that is
+    meant, so that its successor is not; 0 means whichever there is.
+    """
 
     op: Op
     number: int
     instance: bytes
     expires: int
+    cell: int = 0
 
 
 class Reply(NamedTuple):
-    """One answer. `expires` is the database's own for CREATE and OPEN; `text` is STATUS's JSON."""
+    """One answer.
+
+    `expires` is the database's own and `cell` the number of its cell, for CREATE and OPEN;
+    `text` is STATUS's JSON.
+    """
 
     outcome: Outcome
     number: int
     expires: int
     text: bytes
+    cell: int = 0
 
 
 def encode_request(
-    op: Op, number: int, instance: bytes = bytes(ID_BYTES), expires: int = 0
+    op: Op, number: int, instance: bytes = bytes(ID_BYTES), expires: int = 0, cell: int = 0
 ) -> bytes:
     """Return the packet for one question (every operation but TOUCH)."""
-    return _REQUEST.pack(op, number, instance, expires)
+    return _REQUEST.pack(op, number, instance, expires, cell)
 
 
 def decode_request(packet: bytes) -> Request:
     """Return the question in a packet. Raises ControlError for anything else."""
     if len(packet) != _REQUEST.size:
         raise ControlError(f"control request of {len(packet)} bytes")
-    op, number, instance, expires = _REQUEST.unpack(packet)
+    op, number, instance, expires, cell = _REQUEST.unpack(packet)
     try:
-        return Request(Op(op), number, instance, expires)
+        return Request(Op(op), number, instance, expires, cell)
     except ValueError:
         raise ControlError(f"unknown control operation {op}") from None
 
@@ -97,18 +107,20 @@ def decode_touch(packet: bytes) -> list[bytes] | None:
     return [packet[at : at + ID_BYTES] for at in range(1, len(packet), ID_BYTES)]
 
 
-def encode_reply(outcome: Outcome, number: int, expires: int = 0, text: bytes = b"") -> bytes:
+def encode_reply(
+    outcome: Outcome, number: int, expires: int = 0, text: bytes = b"", cell: int = 0
+) -> bytes:
     """Return the packet for one answer."""
-    return _REPLY.pack(outcome, number, expires) + text
+    return _REPLY.pack(outcome, number, expires, cell) + text
 
 
 def decode_reply(packet: bytes) -> Reply:
     """Return the answer in a packet. Raises ControlError for anything else."""
     if len(packet) < _REPLY.size:
         raise ControlError(f"control reply of {len(packet)} bytes")
-    outcome, number, expires = _REPLY.unpack_from(packet)
+    outcome, number, expires, cell = _REPLY.unpack_from(packet)
     try:
-        return Reply(Outcome(outcome), number, expires, packet[_REPLY.size :])
+        return Reply(Outcome(outcome), number, expires, packet[_REPLY.size :], cell)
     except ValueError:
         raise ControlError(f"unknown control outcome {outcome}") from None
 
@@ -119,11 +131,15 @@ def listen(run_dir: Path) -> socket.socket:
     Anyone may connect; the zygote decides by the peer's user id (SO_PEERCRED) what it serves.
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with _short_path(run_dir) as path:
-        Path(path).unlink(missing_ok=True)
-        listener.bind(path)
-        Path(path).chmod(0o666)
-    listener.listen(128)
+    try:
+        with _short_path(run_dir) as path:
+            Path(path).unlink(missing_ok=True)
+            listener.bind(path)
+            Path(path).chmod(0o666)
+        listener.listen(128)
+    except OSError:
+        listener.close()
+        raise
     return listener
 
 

@@ -1,11 +1,9 @@
 """The bench: one SQLite file, opened inside the jail, run under limits and a deadline.
 
-Runs in: cells (`blank_database` in the zygote). The only module that imports apsw. SQLite's own
-advice for hostile SQL is followed (https://www.sqlite.org/security.html); where our limits are
-wider it is because honest SQL within 8 KB needs them, and the heap and the clocks still hold.
+Runs in: cells (`blank_database` in the zygote). The only module that imports apsw; what SQL may
+do and how much of it is written down in policy.py.
 """
 
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -15,54 +13,11 @@ import apsw
 from sandbox import answers, blocklist, policy
 from sandbox.answers import Bindings, Refusal
 
-#: 10 MB: pages of 4,096 bytes (https://www.sqlite.org/pragma.html#pragma_max_page_count).
-MAX_PAGES = 2560
-HEAP_BYTES = 64 << 20
-#: Opcodes between two looks at the clock: a third of the cost of looking every 100.
-PROGRESS_STEPS = 250
-
-LIMITS = {
-    apsw.SQLITE_LIMIT_LENGTH: 1 << 20,
-    apsw.SQLITE_LIMIT_SQL_LENGTH: 65_536,
-    apsw.SQLITE_LIMIT_COLUMN: 1000,
-    apsw.SQLITE_LIMIT_EXPR_DEPTH: 1000,
-    apsw.SQLITE_LIMIT_COMPOUND_SELECT: 500,
-    apsw.SQLITE_LIMIT_VDBE_OP: 1_000_000,
-    apsw.SQLITE_LIMIT_FUNCTION_ARG: 1000,
-    apsw.SQLITE_LIMIT_ATTACHED: 0,
-    # LIKE and GLOB are quadratic in the pattern and never look at the clock.
-    apsw.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 1000,
-    apsw.SQLITE_LIMIT_VARIABLE_NUMBER: 32_766,
-    # Bounds chains of ON DELETE CASCADE too, so not too low.
-    apsw.SQLITE_LIMIT_TRIGGER_DEPTH: 100,
-    apsw.SQLITE_LIMIT_WORKER_THREADS: 0,
-}
-_SWITCHES = {
-    apsw.SQLITE_DBCONFIG_DEFENSIVE: 1,
-    apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA: 0,
-    apsw.SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION: 0,
-    apsw.SQLITE_DBCONFIG_ENABLE_FTS3_TOKENIZER: 0,
-    apsw.SQLITE_DBCONFIG_WRITABLE_SCHEMA: 0,
-}
-# Exclusive locking before the first read keeps the WAL index in memory: no third file
-# (https://www.sqlite.org/wal.html#noshm). Nobody asks a disposable database to survive the
-# machine: synchronous=OFF.
-_PRAGMAS = f"""
-    PRAGMA locking_mode=EXCLUSIVE; PRAGMA synchronous=OFF; PRAGMA journal_mode=WAL;
-    PRAGMA max_page_count={MAX_PAGES}; PRAGMA temp_store=MEMORY;
-    PRAGMA temp.max_page_count={MAX_PAGES}; PRAGMA foreign_keys=ON; PRAGMA mmap_size=0;
-    PRAGMA cell_size_check=ON; PRAGMA wal_autocheckpoint=1000; PRAGMA journal_size_limit=0;
-    PRAGMA busy_timeout=1000; SELECT count(*) FROM sqlite_schema;
-"""  # noqa: S608 - nothing in it comes from outside
-_CREATES_TEMP = {
-    getattr(apsw, f"SQLITE_CREATE_TEMP_{kind}") for kind in ("INDEX", "TABLE", "TRIGGER", "VIEW")
-}
 _RULES = {getattr(apsw, name): rule for name, rule in policy.RULES.items()}
 _VACUUM_RULES = {getattr(apsw, name): rule for name, rule in policy.VACUUM_RULES.items()}
 #: A write that the file size limit stopped, not the page cap.
 _DISK_FULL = (apsw.SQLITE_IOERR_WRITE, apsw.SQLITE_IOERR_TRUNCATE)
 _COUNTED = frozenset({"INSERT", "REPLACE", "UPDATE", "DELETE", "WITH"})
-_NOTHING_MORE = re.compile(r"(?:\s|;|--[^\n]*(?:\n|\Z)|/\*(?:.*?\*/|.*\Z))*", re.DOTALL)
 
 
 def blank_database() -> bytes:
@@ -97,19 +52,19 @@ class Engine:
         self._denials: list[policy.Denial] = []
         self._rules = _RULES
         self._left_behind = False
-        apsw.hard_heap_limit(HEAP_BYTES)
+        apsw.hard_heap_limit(policy.HEAP_BYTES)
         self._open()
 
     def _open(self) -> None:
         connection = apsw.Connection(self._file, flags=apsw.SQLITE_OPEN_READWRITE)
-        for switch, on in _SWITCHES.items():
-            connection.config(switch, on)
-        connection.drop_modules(["fts5", "fts5vocab", "rtree", "rtree_i32"])
-        connection.execute(_PRAGMAS).fetchall()
-        for limit, value in LIMITS.items():
-            connection.limit(limit, value)
+        for switch, on in policy.SWITCHES.items():
+            connection.config(getattr(apsw, f"SQLITE_DBCONFIG_{switch}"), on)
+        connection.drop_modules(sorted(policy.MODULES))
+        connection.execute(policy.PRAGMAS).fetchall()
+        for limit, value in policy.LIMITS.items():
+            connection.limit(getattr(apsw, f"SQLITE_LIMIT_{limit}"), value)
         connection.set_authorizer(self._authorize)
-        connection.set_progress_handler(self._is_late, PROGRESS_STEPS)
+        connection.set_progress_handler(self._is_late, policy.PROGRESS_STEPS)
         self._connection = connection
         self._left_behind = False
 
@@ -152,11 +107,10 @@ class Engine:
         return time.monotonic() >= self._deadline
 
     def _authorize(
-        self, action: int, first: str | None, second: str | None, _: str | None, __: str | None
+        self, action: int, first: str | None, second: str | None, schema: str | None, _: str | None
     ) -> int:
-        if action in _CREATES_TEMP or (
-            action == apsw.SQLITE_PRAGMA and second and first in policy.PRAGMAS_OF_A_CALL
-        ):
+        name = apsw.mapping_authorizer_function[action]
+        if policy.lasts_beyond_the_call(str(name), first, second, schema):
             self._left_behind = True
         rule = self._rules.get(action)
         denial = rule(first, second) if rule else None
@@ -227,7 +181,7 @@ class _Call:
                 continue
             self._truncated = True
             # A read that nothing follows need not be run to its end; anything else must be.
-            if self._cursor.is_readonly and _NOTHING_MORE.fullmatch(self._sql, self._next_at):
+            if self._cursor.is_readonly and blocklist.is_blank(self._sql, self._next_at):
                 return
 
     def _begin_statement(self, cursor: apsw.Cursor, text: str, _: Any) -> bool:
@@ -260,7 +214,7 @@ class _Call:
 
     def place(self, error: Exception) -> dict[str, int]:
         """Return which statement failed and, where SQLite says so, where in the call's SQL."""
-        ahead = isinstance(error, apsw.BindingsError | KeyError) or self._next_does_not_prepare()
+        ahead = isinstance(error, apsw.BindingsError | KeyError) or self._next_fails_with(error)
         at = self._next_at if ahead else self._at
         place = {"statement": self._statement + 1 if ahead else self._statement}
         offset_bytes = getattr(error, "error_offset", -1)
@@ -271,23 +225,22 @@ class _Call:
             place["column"] = offset - self._sql.rfind("\n", 0, offset)
         return place
 
-    def _next_does_not_prepare(self) -> bool:
+    def _next_fails_with(self, error: Exception) -> bool:
         """Say whether it was the statement after the current one that failed.
 
         SQLite's errors do not tell preparing from running, so the rest is prepared once more;
         the tracer stops it before it runs.
         """
-        rest = self._sql[self._next_at :]
-        if _NOTHING_MORE.fullmatch(rest):
+        if blocklist.is_blank(self._sql, self._next_at):
             return False
         cursor = self._connection.cursor()
         cursor.exec_trace = lambda *_: False
         try:
-            cursor.execute(rest)
+            cursor.execute(self._sql[self._next_at :])
         except (apsw.ExecTraceAbort, apsw.BindingsError):
             return False
-        except apsw.Error:
-            return True
+        except apsw.Error as again:
+            return str(again) == str(error)
         finally:
             cursor.close(force=True)
         return False
@@ -304,8 +257,8 @@ class _Call:
 
     def _explain(self, error: Exception) -> Refusal:
         match error:
-            case apsw.AuthError() if self._denials:
-                return Refusal(*self._denials[-1])
+            case apsw.AuthError() | apsw.SQLError() if self._denials:
+                return Refusal(*self._denials[0])
             case apsw.NoMemError() | MemoryError():
                 return Refusal("out_of_memory", "out of memory")
             case apsw.BindingsError():

@@ -8,7 +8,7 @@ Runs in: every process; standard library only.
      ├─ InstanceMissing   no such database, or it has expired
      ├─ NodeBusy          no cell can be had right now; worth another try
      ├─ CellLost          the cell ended before its answer did
-     ├─ CellTimeout       the cell did not answer within its time and was killed
+     ├─ CellTimeout       the cell did not answer within its time
      └─ ZygoteGone        the zygote cannot be reached
 """
 
@@ -38,7 +38,11 @@ class CellLost(SandboxError):  # noqa: N818
 
 
 class CellTimeout(SandboxError):  # noqa: N818
-    """Raised when a call outlived its clock and its cell was killed."""
+    """Raised when a call outlived its clock; `cell_gone` says that its cell has ended already."""
+
+    def __init__(self, message: str, *, cell_gone: bool = False) -> None:
+        super().__init__(message)
+        self.cell_gone = cell_gone
 
 
 class ZygoteGone(SandboxError):  # noqa: N818

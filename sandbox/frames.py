@@ -67,6 +67,14 @@ def encode_call(timeout_ms: int, request_id: bytes, body: bytes, *, announce: bo
     return encode(Kind.CALL, head + body)
 
 
+def decode_call(payload: bytes) -> tuple[int, bool, bytes, bytes]:
+    """Return timeout in milliseconds, `announce`, request id and HTTP body of a CALL."""
+    if len(payload) < CALL_HEAD.size:
+        raise FrameError(f"CALL frame of {len(payload)} bytes")
+    timeout_ms, flags, request_id = CALL_HEAD.unpack_from(payload)
+    return timeout_ms, bool(flags & ANNOUNCE), request_id, payload[CALL_HEAD.size :]
+
+
 def encode_answer(status: int, body: bytes) -> bytes:
     """Return a whole answer: as many DATA frames as the body needs, then END."""
     step = LIMITS[Kind.DATA]

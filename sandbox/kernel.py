@@ -8,7 +8,7 @@ import ctypes
 import os
 import signal
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import landlockpy
@@ -23,6 +23,9 @@ PR_SET_NO_NEW_PRIVS = 38
 _SECCOMP_SET_MODE_FILTER = 1
 _SYSCALL_SECCOMP = {"x86_64": 317, "aarch64": 277}
 _BPF_INSTRUCTION_BYTES = 8
+# <asm-generic/mman-common.h>, <asm-generic/fcntl.h>
+PROT_EXEC = 0x4
+O_TMPFILE_BIT = 0o20000000
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -68,20 +71,24 @@ def landlock(folder: Path, rights: landlockpy.AccessFS, abi: int) -> None:
         ruleset.restrict()
 
 
-def build_filter(allowed: Iterable[str], refused: Iterable[str], no_exec: Iterable[str]) -> bytes:
+def build_filter(
+    allowed: Iterable[str], refused: Iterable[str], without: Mapping[str, tuple[int, int]]
+) -> bytes:
     """Return a seccomp program for this machine: `allowed` pass, `refused` fail with EACCES.
 
-    Those in `no_exec` pass if their third argument (prot) lacks PROT_EXEC. Anything else, and any
-    call of another architecture, kills the process. Names this machine lacks are left out.
+    `without` maps a call to an argument's index and bits: it passes if none of them is set.
+    Anything else, and any call of another architecture, kills the process. Names this machine
+    lacks are left out.
     """
     rules = pyseccomp.SyscallFilter(defaction=pyseccomp.KILL_PROCESS)
     for action, names in ((pyseccomp.ALLOW, allowed), (pyseccomp.ERRNO(13), refused)):
         for name in names:
             if _known(name):
                 rules.add_rule(action, name)
-    prot_exec = 4
-    for name in no_exec:
-        rules.add_rule(pyseccomp.ALLOW, name, pyseccomp.Arg(2, pyseccomp.MASKED_EQ, prot_exec, 0))
+    for name, (index, bits) in without.items():
+        if _known(name):
+            free = pyseccomp.Arg(index, pyseccomp.MASKED_EQ, bits, 0)
+            rules.add_rule(pyseccomp.ALLOW, name, free)
     with tempfile.TemporaryFile() as file:
         rules.export_bpf(file)
         file.seek(0)

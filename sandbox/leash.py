@@ -7,6 +7,8 @@ cell; what a cell sends back is a report for the log, of bounded size and from a
 import socket
 from enum import IntEnum
 
+from sandbox import descriptors
+
 MAX_REPORT = 2048
 _MAX_ORDER = 64
 
@@ -20,18 +22,22 @@ class Order(IntEnum):
 
 
 class Report(IntEnum):
-    """What a cell says: the walls stand and the file is open, or what went wrong."""
+    """What a cell says.
+
+    READY: the walls stand and the file is open. FAULT: what went wrong. TIRED: it has used much
+    processor time and should be retired for a fresh one.
+    """
 
     READY = 1
     FAULT = 2
+    TIRED = 3
 
 
 def send_order(
     leash: socket.socket, order: Order, instance: bytes, line: socket.socket | None
 ) -> None:
     """Send one order without waiting. Raises OSError, also when the cell does not read."""
-    fds = [line.fileno()] if line else []
-    socket.send_fds(leash, [bytes([order]) + instance], fds, socket.MSG_DONTWAIT)
+    descriptors.send(leash, bytes([order]) + instance, line)
 
 
 def receive_order(leash: socket.socket) -> tuple[Order, bytes, socket.socket | None]:
@@ -39,11 +45,10 @@ def receive_order(leash: socket.socket) -> tuple[Order, bytes, socket.socket | N
 
     Raises EOFError when the zygote is gone.
     """
-    packet, fds, _, _ = socket.recv_fds(leash, _MAX_ORDER, 1, socket.MSG_CMSG_CLOEXEC)
+    packet, fd = descriptors.receive(leash, _MAX_ORDER)
     if not packet:
         raise EOFError
-    line = socket.socket(fileno=fds[0]) if fds else None
-    return Order(packet[0]), packet[1:], line
+    return Order(packet[0]), packet[1:], None if fd is None else descriptors.stream(fd)
 
 
 def send_report(leash: socket.socket, report: Report, text: str = "") -> None:

@@ -39,7 +39,7 @@ def keep_only(line: socket.socket) -> socket.socket:
     if line.fileno() != LINE_FD:
         os.dup2(line.fileno(), LINE_FD, inheritable=False)
     os.closerange(LINE_FD + 1, os.sysconf("SC_OPEN_MAX"))
-    return socket.socket(fileno=LINE_FD)
+    return socket.socket(line.family, line.type, line.proto, fileno=LINE_FD)
 
 
 def lower_rlimits() -> None:

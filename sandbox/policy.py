@@ -1,16 +1,63 @@
-"""What the authorizer allows: the real gate, fed with what SQLite's parser saw.
+"""What SQL may do and how much of it: limits, fixed settings, and the authorizer's rules.
 
-Runs in: cells. Standard library only; engine.py binds it to SQLite.
+Runs in: cells. Standard library only, everything by SQLite's own names; engine.py binds it.
+SQLite's advice for hostile SQL is followed (https://www.sqlite.org/security.html); where a limit
+is wider it is because honest SQL within 8 KB needs it, and the heap and the clocks still hold.
 
-One rule for each action that needs one, by the action's name in
-https://www.sqlite.org/c3ref/c_alter_table.html; an action without a rule is allowed. A rule takes
-the action's two arguments and returns None, or the Denial that becomes the caller's error.
+The authorizer is the real gate: it is fed with what SQLite's parser saw. RULES has one rule for
+each action that needs one (https://www.sqlite.org/c3ref/c_alter_table.html); an action without a
+rule is allowed. A rule takes the action's two arguments and returns None, or the Denial that
+becomes the caller's error.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 from sandbox import blocklist
+
+#: 10 MB: pages of 4,096 bytes (https://www.sqlite.org/pragma.html#pragma_max_page_count).
+MAX_PAGES = 2560
+HEAP_BYTES = 64 << 20
+#: Opcodes between two looks at the clock: a third of the cost of looking every 100.
+PROGRESS_STEPS = 250
+
+#: SQLITE_LIMIT_... (https://www.sqlite.org/c3ref/c_limit_attached.html)
+LIMITS = {
+    "LENGTH": 1 << 20,
+    "SQL_LENGTH": 65_536,
+    "COLUMN": 1000,
+    "EXPR_DEPTH": 1000,
+    "COMPOUND_SELECT": 500,
+    "VDBE_OP": 1_000_000,
+    "FUNCTION_ARG": 1000,
+    "ATTACHED": 0,
+    # LIKE and GLOB are quadratic in the pattern and never look at the clock.
+    "LIKE_PATTERN_LENGTH": 1000,
+    "VARIABLE_NUMBER": 32_766,
+    # Bounds chains of ON DELETE CASCADE too, so not too low.
+    "TRIGGER_DEPTH": 100,
+    "WORKER_THREADS": 0,
+}
+#: SQLITE_DBCONFIG_... (https://www.sqlite.org/c3ref/c_dbconfig_defensive.html)
+SWITCHES = {
+    "DEFENSIVE": 1,
+    "TRUSTED_SCHEMA": 0,
+    "ENABLE_LOAD_EXTENSION": 0,
+    "ENABLE_FTS3_TOKENIZER": 0,
+    "WRITABLE_SCHEMA": 0,
+}
+# Exclusive locking before the first read keeps the WAL index in memory: no third file
+# (https://www.sqlite.org/wal.html#noshm). Nobody asks a disposable database to survive the
+# machine: synchronous=OFF.
+PRAGMAS = f"""
+    PRAGMA locking_mode=EXCLUSIVE; PRAGMA synchronous=OFF; PRAGMA journal_mode=WAL;
+    PRAGMA max_page_count={MAX_PAGES}; PRAGMA temp_store=MEMORY;
+    PRAGMA temp.max_page_count={MAX_PAGES}; PRAGMA foreign_keys=ON; PRAGMA mmap_size=0;
+    PRAGMA cell_size_check=ON; PRAGMA wal_autocheckpoint=1000; PRAGMA journal_size_limit=0;
+    PRAGMA busy_timeout=1000; SELECT count(*) FROM sqlite_schema;
+"""  # noqa: S608 - nothing in it comes from outside
+#: The virtual table modules that stay.
+MODULES = frozenset({"fts5", "fts5vocab", "rtree", "rtree_i32"})
 
 
 class Denial(NamedTuple):
@@ -28,7 +75,6 @@ _FUNCTIONS = frozenset(
     offsets optimize rtreecheck fts5 fts5_source_id fts5_locale fts5_get_locale fts5_insttoken
     """.split()
 )
-_MODULES = frozenset({"fts5", "fts5vocab", "rtree", "rtree_i32"})
 
 #: Pragmas with an argument that names what to look at, or that act on the database alone.
 _PRAGMAS_WITH_ANY_VALUE = frozenset(
@@ -43,7 +89,7 @@ _PRAGMAS_WITH_ANY_VALUE = frozenset(
 PRAGMAS_OF_A_CALL = frozenset(
     """
     analysis_limit recursive_triggers case_sensitive_like reverse_unordered_selects
-    automatic_index query_only
+    automatic_index query_only defer_foreign_keys
     """.split()
 )
 #: Pragmas that may be read only.
@@ -94,7 +140,7 @@ def _detach(_: str | None, __: str | None) -> Denial | None:
 
 
 def _module(_: str | None, module: str | None) -> Denial | None:
-    if (module or "").lower() in _MODULES:
+    if (module or "").lower() in MODULES:
         return None
     return Denial("not_authorized", f"virtual tables of module {module} are not available here")
 
@@ -130,3 +176,12 @@ def is_plain_vacuum(sql: str) -> bool:
     while words and words[-1] == ";":
         words.pop()
     return words in (["VACUUM"], ["VACUUM", "MAIN"])
+
+
+def lasts_beyond_the_call(
+    action: str, name: str | None, value: str | None, schema: str | None
+) -> bool:
+    """Say whether an action leaves something on the connection that is not in the file."""
+    if action == "SQLITE_PRAGMA":
+        return value is not None and (name or "").lower() in PRAGMAS_OF_A_CALL
+    return schema == "temp" and action not in ("SQLITE_READ", "SQLITE_SELECT")

@@ -13,6 +13,11 @@ from typing import Any
 
 PREFIX = "WALKIN_"
 
+#: Digits looked at: int() refuses text of thousands, and no bound here is as long as this.
+_MOST_DIGITS = 18
+#: The number above it means "no user" to the kernel.
+_MOST_UID = (1 << 32) - 2
+
 
 class SettingsError(Exception):
     """Raised with every mistake found, not only the first."""
@@ -64,9 +69,10 @@ def whole(least: int, most: int) -> Callable[[str], int]:
     """Return a parser for a whole number between two bounds."""
 
     def parse(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or not least <= int(text[:18]) <= most:
+        digits = text.lstrip("0")[:_MOST_DIGITS] or "0"
+        if not text.isascii() or not text.isdigit() or not least <= int(digits) <= most:
             raise ValueError(f"must be a whole number from {least} to {most}")
-        return int(text)
+        return int(digits)
 
     return parse
 
@@ -122,12 +128,12 @@ def _look_up(text: str) -> User:
     try:
         if text.isascii() and text.isdigit():
             try:
-                entry = pwd.getpwuid(int(text))
+                entry = pwd.getpwuid(whole(0, _MOST_UID)(text))
             except KeyError:
-                return User(int(text), int(text))
+                return User(*(whole(0, _MOST_UID)(text),) * 2)
         else:
             entry = pwd.getpwnam(text)
-    except (KeyError, OverflowError):
+    except (KeyError, ValueError):
         raise ValueError("no such user") from None
     return User(entry.pw_uid, entry.pw_gid)
 

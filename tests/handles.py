@@ -80,7 +80,8 @@ class Client:
     """A caller with one database: the first `sql` makes it, the later ones use its token."""
 
     def __init__(self, url: str, token: str | None = None) -> None:
-        self.http = httpx.Client(base_url=url, timeout=30, trust_env=False)
+        # No TLS here, so no certificates to load: that alone would take most of a short test.
+        self.http = httpx.Client(base_url=url, timeout=30, trust_env=False, verify=False)
         self.token = token
         self.expires: int | None = None
 
@@ -185,6 +186,17 @@ class Service:
         os.kill(pid, number)
         return pid
 
+    def cell(self, client: Client) -> int:
+        """The pid of the cell that has this client's database."""
+        (pid,) = self.pids(f"cell {client.instance}")
+        return pid
+
+    def traces(self) -> list[Path]:
+        """Everything that the data folder still holds of any database."""
+        cells = self.data_dir / "cells"
+        places = ("instances/*/*", "expiry/*/*", "due/*/*", "trash/*")
+        return [path for place in places for path in cells.glob(place)]
+
     def stop(self) -> int:
         """SIGTERM, then the exit status. Everything must be gone afterwards."""
         assert self.process is not None
@@ -200,6 +212,25 @@ class Service:
         assert self.process is not None
         self.process.kill()
         self.process.wait(10)
+
+
+def is_running(pid: int) -> bool:
+    """Say whether a process is there and not merely waiting to be collected."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for_end(*pids: int, within_s: float = 5.0) -> None:
+    """Wait until none of these processes is running."""
+    wait_until(lambda: not any(map(is_running, pids)), within_s, f"the end of {pids}")
+
+
+def cpu_s(pid: int) -> float:
+    """Return how many seconds of processor time a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _processes() -> list[tuple[int, int, str]]:

@@ -18,6 +18,7 @@ from setproctitle import setproctitle
 from sandbox.settings import SettingsError
 from walkin import keys, settings
 from walkin.app import build
+from walkin.connection import Connection
 
 EXIT_SETTINGS = 2
 _PR_SET_DUMPABLE = 4
@@ -51,7 +52,7 @@ def main() -> int:
         uvicorn.Config(
             build(chosen, token_keys),
             loop="uvloop",
-            http="httptools",
+            http=Connection,
             ws="none",
             lifespan="on",
             log_config=None,

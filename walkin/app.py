@@ -56,6 +56,9 @@ def build(settings: Settings, keys: tuple[Secret, ...]) -> ASGIApp:
             refused = Refused("path_not_found", hint="POST /sql; see GET /openapi.json")
         return error_response(refused, request)
 
+    async def answer_fault(request: Request, _: Exception) -> Response:
+        return error_response(Refused("internal"), request)
+
     async def answer_nobody(_: Request, __: Exception) -> Response:
         return Response(status_code=400)
 
@@ -66,17 +69,19 @@ def build(settings: Settings, keys: tuple[Secret, ...]) -> ASGIApp:
         ticking.cancel()
         switchboard.close()
 
-    return Envelope(
-        Starlette(
-            routes=routes,
-            lifespan=lifespan,
-            exception_handlers={
-                Refused: answer_refused,
-                HTTPException: answer_routing,
-                ClientDisconnect: answer_nobody,
-            },
-        )
+    app = Starlette(
+        routes=routes,
+        lifespan=lifespan,
+        exception_handlers={
+            Refused: answer_refused,
+            HTTPException: answer_routing,
+            ClientDisconnect: answer_nobody,
+            Exception: answer_fault,
+        },
     )
+    # A path is known or it is not: nobody is sent from /sql/ to /sql.
+    app.router.redirect_slashes = False
+    return Envelope(app)
 
 
 async def _tick(switchboard: Switchboard) -> None:

@@ -60,9 +60,9 @@ class Desk:
         """POST /sql: run statements in a new database or in the token's own."""
         client = self._client(request)
         await self._throttle.count_request(client)
-        if _media_type(request) != _JSON:
-            raise Refused("content_type", headers={"Connection": "close"})
         body = await bodies.receive(request)
+        if _media_type(request) != _JSON:
+            raise Refused("content_type")
         bodies.check(body)
         request_id: bytes = request.scope[REQUEST_ID]
         tokens = request.headers.getlist("x-walkin-session")

@@ -7,6 +7,7 @@ the zygote or the reaper, and the file it makes is readable by its own user alon
 import os
 import secrets
 import stat
+import tempfile
 from pathlib import Path
 
 from walkin.settings import Secret, Settings, parse_keys
@@ -46,20 +47,15 @@ def ensure(settings: Settings) -> None:
     file = settings.data_dir / FILE_NAME
     if file.exists():
         return
-    # Written whole under another name first: a crash leaves no half a key behind.
-    part = file.with_name(f".{FILE_NAME}.{os.getpid()}")
-    _write_new(part, secrets.token_urlsafe(48) + "\n")
+    # Written whole under another name first (mode 0600, mkstemp(3)): a crash leaves no half a key.
+    fd, part = tempfile.mkstemp(prefix=f".{FILE_NAME}.", dir=settings.data_dir)
+    with os.fdopen(fd, "w") as text:
+        text.write(secrets.token_urlsafe(48) + "\n")
+        text.flush()
+        os.fsync(fd)
     try:
         os.link(part, file)
     except FileExistsError:
         return
     finally:
-        part.unlink()
-
-
-def _write_new(path: Path, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(fd, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(fd)
+        Path(part).unlink()

@@ -19,6 +19,8 @@ KILL_AFTER_S = 0.35
 #: How long a call waits for earlier calls on the same database, and how many may wait.
 QUEUE_S = 5.0
 QUEUE_MOST = 64
+#: What a smaller DATA frame counts as: each costs time, however little is in it.
+_CRUMB_BYTES = 1024
 
 
 class Answer(NamedTuple):
@@ -35,8 +37,9 @@ class LineEnded(SandboxError):  # noqa: N818
 class Line(asyncio.Protocol):
     """A stream to one cell. Made by the loop when the switchboard opens a database."""
 
-    def __init__(self, expires: int, on_end: Callable[["Line"], None]) -> None:
+    def __init__(self, expires: int, on_end: Callable[["Line"], None], cell: int) -> None:
         self.expires = expires
+        self.cell = cell
         self._on_end = on_end
         self._transport: asyncio.Transport | None = None
         self._decoder = Decoder(frames.FROM_CELL)
@@ -46,18 +49,31 @@ class Line(asyncio.Protocol):
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._begun_at: float | None = None
+        #: The cell was asked to say when it begins this call.
+        self._announced = False
+        #: It has said something of this call that only one who has begun it can say.
+        self._told = False
         self._timeout_s = 0.0
         self._alarm: asyncio.TimerHandle | None = None
         self.ended = False
+        #: The cell has answered here before: it was alive when the line was opened.
+        self.proven = False
 
     async def call(
-        self, body: bytes, request_id: bytes, timeout_ms: int, *, announce: bool
+        self,
+        body: bytes,
+        request_id: bytes,
+        timeout_ms: int,
+        *,
+        announce: bool,
+        unsure: bool = False,
     ) -> Answer:
         """Run one call and return its answer.
 
-        `announce` is for a cell that other processes use too: the clock then starts when the
-        cell says that it has begun. Raises LineEnded, NodeBusy (not begun); CellTimeout,
-        CellLost, FrameError (begun, and the line is of no more use).
+        `announce` is for a cell that other processes use too: the clock starts when the cell says
+        that it has begun. `unsure` is for a line whose cell may have been dying when it was
+        opened: until the cell says so, the call has not begun. Raises LineEnded, NodeBusy (not
+        begun); CellTimeout, CellLost, FrameError (begun, and the line is of no more use).
         """
         if self._queued >= QUEUE_MOST:
             raise NodeBusy("too many calls wait for this database")
@@ -70,18 +86,19 @@ class Line(asyncio.Protocol):
         finally:
             self._queued -= 1
         try:
-            frame = frames.encode_call(timeout_ms, request_id, body, announce=announce)
-            return await self._exchange(frame, timeout_ms / 1000, announce=announce)
+            frame = frames.encode_call(timeout_ms, request_id, body, announce=announce or unsure)
+            self._announced = announce or unsure
+            self._timeout_s = timeout_ms / 1000
+            return await self._exchange(frame, announce=announce)
         finally:
             self._turn.release()
 
-    async def _exchange(self, frame: bytes, timeout_s: float, *, announce: bool) -> Answer:
+    async def _exchange(self, frame: bytes, *, announce: bool) -> Answer:
         if self.ended or self._transport is None:
             raise LineEnded
         self._answer = asyncio.get_running_loop().create_future()
         self._body, self._body_bytes = [], 0
-        self._timeout_s = timeout_s
-        self._begun_at = None
+        self._begun_at, self._told = None, False
         self._transport.write(frame)
         if announce:
             self._set_alarm(QUEUE_S, NodeBusy("the database is busy"))
@@ -128,10 +145,10 @@ class Line(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """End the call in progress: too late, interrupted, or not begun at all."""
-        if self._begun_at is None:
+        if self._begun_at is None or (self._announced and not self._told):
             self._fail(LineEnded())
         elif time.monotonic() - self._begun_at >= self._timeout_s:
-            self._fail(CellTimeout("the cell's own timer ended it"))
+            self._fail(CellTimeout("the cell's own timer ended it", cell_gone=True))
         else:
             self._fail(CellLost("the cell ended during the call"))
 
@@ -144,16 +161,24 @@ class Line(asyncio.Protocol):
             self._fail(error)
 
     def _take(self, kind: Kind, payload: bytes) -> None:
+        self.proven = True
         if kind is Kind.RETIRED:
+            # A call that has begun must not be run again elsewhere, whatever the cell says.
+            if self._told:
+                raise FrameError("RETIRED in the middle of an answer")
+            self._begun_at = None
             self._fail(LineEnded())
         elif self._answer is None or self._answer.done():
             raise FrameError(f"{kind.name} frame out of turn")
         elif kind is Kind.STARTED:
-            if self._begun_at is not None:
-                raise FrameError("STARTED twice")
-            self._begin()
+            if self._told or not self._announced:
+                raise FrameError("STARTED that was not asked for")
+            self._told = True
+            if self._begun_at is None:
+                self._begin()
         elif kind is Kind.DATA:
-            self._body_bytes += len(payload)
+            self._told = True
+            self._body_bytes += max(len(payload), _CRUMB_BYTES)
             if self._body_bytes > frames.MAX_ANSWER_BYTES:
                 raise FrameError("the answer has no end")
             self._body.append(payload)

@@ -7,6 +7,7 @@ need: the token keys are not theirs.
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
 import signal
@@ -59,18 +60,27 @@ class Program:
         """Start the child, and again whenever it ends: at once after a long life, else rested."""
         rest_s = 0.0
         while not self._stop.is_set():
-            self._process = await self._start()
             began = time.monotonic()
-            status = await self._process.wait()
+            try:
+                self._process = await self._start()
+                status = await self._end_of(self._process)
+            except OSError as cause:
+                log.error("%s cannot be started: %s", self.name, cause)
+                status = None
             if self._stop.is_set():
                 return
             if status in _FATAL:
                 self.fatal.set_result(status)
                 return
-            log.error("%s ended with status %d; starting it again", self.name, status)
+            log.error("%s ended with status %s; starting it again", self.name, status)
             lived_long = time.monotonic() - began > _LONG_LIFE_S
             rest_s = 0.0 if lived_long else min(_MOST_REST_S, rest_s * 2 + 0.05)
             await asyncio.sleep(rest_s)
+
+    async def _end_of(self, process: asyncio.subprocess.Process) -> int:
+        if self._stop.is_set():  # told to while it was being started
+            process.kill()
+        return await process.wait()
 
     async def _start(self) -> asyncio.subprocess.Process:
         command = [sys.executable, "-P", "-m", *self._command]
@@ -111,8 +121,9 @@ async def serve(settings: Settings, environ: Mapping[str, str]) -> int:
         keys.ensure(settings)
         keys.load(settings)
         place.prepare(settings.cell_user.uid, settings.cell_user.gid)
-        control_listener = control.listen(place.run)
+        claim = _claim(place)
         listener = _bind(settings)
+        control_listener = control.listen(place.run)
     except (OSError, keys.KeysError) as cause:
         raise StartError(str(cause)) from cause
     base = {name: environ[name] for name in _PASSED_ON if name in environ}
@@ -127,60 +138,77 @@ async def serve(settings: Settings, environ: Mapping[str, str]) -> int:
     programs = [zygote, reaper, *fronts]
     keeping = [asyncio.create_task(program.keep()) for program in programs]
     try:
-        status = await _until_ready(zygote, programs, place, listener)
-        print(_greeting(settings, listener, status), flush=True)
-        return await _until_stopped(programs, stop)
+        fatal = asyncio.create_task(_first_fatal(programs))
+        ready = asyncio.create_task(_until_ready(place, listener))
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({fatal, ready, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if ready.done():
+            print(_greeting(settings, listener, ready.result()), flush=True)
+            await asyncio.wait({fatal, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        stopped.cancel()
+        # The program that cannot go on has said why.
+        return fatal.result() if fatal.done() else 0
     finally:
         # No new connections; then the calls in flight; then what they need.
         listener.close()
         await asyncio.gather(*(front.stop(settings.drain_s + 1) for front in fronts))
         await asyncio.gather(reaper.stop(_STOP_S), zygote.stop(_STOP_S))
-        for task in keeping:
-            task.cancel()
         await asyncio.gather(*keeping, return_exceptions=True)
         control_listener.close()
+        os.close(claim)
 
 
 def _settings_of(rows: tuple[Any, ...], environ: Mapping[str, str]) -> dict[str, str]:
     return {row.variable: environ[row.variable] for row in rows if row.variable in environ}
 
 
+def _claim(place: Place) -> int:
+    """Hold the data folder for this service alone until the descriptor is closed (flock(2))."""
+    fd = os.open(place.run, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise StartError(f"another walkin serves from {place.data_dir}") from None
+    return fd
+
+
 def _bind(settings: Settings) -> socket.socket:
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listener = socket.socket(family, kind, protocol)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(address)
-    listener.listen(2048)
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as cause:
+        where = f"{settings.host} port {settings.port}"
+        raise StartError(f"cannot listen on {where}: {cause.strerror}") from cause
     return listener
 
 
-async def _until_ready(
-    zygote: Program, programs: list[Program], place: Place, listener: socket.socket
-) -> dict[str, Any]:
+async def _first_fatal(programs: list[Program]) -> int:
+    """Return the exit status of the first program that no restart mends."""
+    done, _ = await asyncio.wait(
+        {program.fatal for program in programs}, return_when=asyncio.FIRST_COMPLETED
+    )
+    return done.pop().result()
+
+
+async def _until_ready(place: Place, listener: socket.socket) -> dict[str, Any]:
     """Return the zygote's status once it and a front desk answer. Raises StartError."""
-
-    async def answers() -> dict[str, Any]:
-        client = AsyncClient(place.run, _START_S)
-        try:
-            status = await client.ask_status()
-        finally:
-            client.close()
-        await _health(listener)
-        return status
-
-    ready = asyncio.create_task(answers())
-    watched: list[asyncio.Future[Any]] = [ready, *(program.fatal for program in programs)]
-    await asyncio.wait(watched, timeout=_START_S, return_when=asyncio.FIRST_COMPLETED)
-    if not ready.done():
-        ready.cancel()
-        failed = next((program for program in programs if program.fatal.done()), zygote)
-        raise StartError(f"the {failed.name} did not start")
+    client = AsyncClient(place.run, _START_S)
     try:
-        return ready.result()
-    except (ZygoteGone, OSError) as cause:
-        raise StartError(str(cause)) from cause
+        status = await client.ask_status()
+        async with asyncio.timeout(_START_S):
+            await _health(listener)
+    except (ZygoteGone, OSError, TimeoutError) as cause:
+        raise StartError(f"not ready after {_START_S:.0f} s: {cause!r}") from cause
+    finally:
+        client.close()
+    return status
 
 
 async def _health(listener: socket.socket) -> None:
@@ -207,18 +235,6 @@ def _greeting(settings: Settings, listener: socket.socket, status: dict[str, Any
         f"walls up: Landlock ABI {status['landlock_abi']}, seccomp, "
         f"{status['rlimits']} rlimits, cells as user {status['cell_uid']}"
     )
-
-
-async def _until_stopped(programs: list[Program], stop: asyncio.Event) -> int:
-    stopped = asyncio.create_task(stop.wait())
-    watched: list[asyncio.Future[Any]] = [stopped, *(program.fatal for program in programs)]
-    await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
-    for program in programs:
-        if program.fatal.done():
-            log.error("%s cannot go on", program.name)
-            stopped.cancel()
-            return program.fatal.result()
-    return 0
 
 
 def run(settings: Settings, environ: Mapping[str, str]) -> int:

@@ -17,6 +17,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 #: The shortest key: as many characters as HMAC-SHA256 has bytes of output (RFC 2104, section 3).
 MIN_KEY_CHARACTERS = 32
 _STORE_SCHEMES = ("redis", "rediss", "redis+unix")
+_REDIS_PORT = 6379
 
 
 class Secret:
@@ -52,6 +53,8 @@ def parse_keys(text: str, separator: str) -> tuple[Secret, ...]:
     keys = [key for key in keys if key]
     if any(len(key) < MIN_KEY_CHARACTERS for key in keys):
         raise ValueError(f"every key must have at least {MIN_KEY_CHARACTERS} characters")
+    if any(not key.isascii() or not key.isprintable() or " " in key for key in keys):
+        raise ValueError("a key is plain ASCII without spaces, and a list of keys has no comments")
     return tuple(Secret(key) for key in keys)
 
 
@@ -67,10 +70,18 @@ def _store(text: str) -> Secret | None:
     if not text:
         return None
     # Valkey speaks Redis' protocol and is reached by the same client.
-    text = text.replace("valkey", "redis", 1) if text.startswith("valkey") else text
-    if urlsplit(text).scheme not in _STORE_SCHEMES:
+    scheme, _, rest = text.partition("://")
+    scheme = scheme.lower().replace("valkey", "redis")
+    try:
+        parts = urlsplit(f"{scheme}://{rest}")
+        port = parts.port
+    except ValueError:  # whose text would show the password
+        parts, port = None, None
+    if parts is None or scheme not in _STORE_SCHEMES or not (parts.hostname or parts.path):
         raise ValueError("must be a redis://, rediss://, redis+unix:// or valkey:// address")
-    return Secret(text)
+    if parts.hostname and port is None:
+        rest = rest.replace(parts.netloc, f"{parts.netloc.rstrip(':')}:{_REDIS_PORT}", 1)
+    return Secret(f"{scheme}://{rest}")
 
 
 FRONT_ROWS = (
@@ -126,28 +137,28 @@ class Settings:
 
 def from_environ(environ: Mapping[str, str]) -> Settings:
     """Return the settings. Raises SettingsError with all mistakes at once."""
-    mistakes: list[str] = []
-    values = {}
     try:
-        values = read(ROWS, environ)
+        settings = Settings(**read(ROWS, environ))
     except SettingsError as error:
-        mistakes = error.mistakes
-    workers = environ.get(PREFIX + "WORKERS", "1")
-    unlimited = all(
-        environ.get(PREFIX + name) == "0" for name in ("REQUESTS_PER_MIN", "CREATIONS_PER_MIN")
-    )
-    if workers != "1" and not unlimited and not environ.get(PREFIX + "RATE_LIMIT_STORE"):
+        raise SettingsError(error.mistakes + _contradictions(environ)) from None
+    mistakes = _contradictions(environ)
+    limited = settings.requests_per_min or settings.creations_per_min
+    if settings.workers > 1 and limited and settings.rate_limit_store is None:
         mistakes.append(
-            f"{PREFIX}WORKERS={workers!r}: several workers need {PREFIX}RATE_LIMIT_STORE to count"
-            " a client's requests together, or both limits set to 0"
-        )
-    if environ.get(PREFIX + "TOKEN_KEYS") and environ.get(PREFIX + "TOKEN_KEYS_FILE"):
-        mistakes.append(
-            f"{PREFIX}TOKEN_KEYS and {PREFIX}TOKEN_KEYS_FILE: set one of them, not both"
+            f"{PREFIX}WORKERS={settings.workers}: several workers need {PREFIX}RATE_LIMIT_STORE to"
+            " count a client's requests together, or both limits set to 0"
         )
     if mistakes:
         raise SettingsError(mistakes)
-    return Settings(**values)
+    return settings
+
+
+def _contradictions(environ: Mapping[str, str]) -> list[str]:
+    """Return what can be said of the variables together, whatever their values."""
+    both = [PREFIX + "TOKEN_KEYS", PREFIX + "TOKEN_KEYS_FILE"]
+    if all(environ.get(name) for name in both):
+        return [f"{' and '.join(both)}: set one of them, not both"]
+    return []
 
 
 def unknown(environ: Mapping[str, str]) -> list[str]:

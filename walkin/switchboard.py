@@ -6,10 +6,9 @@ Runs in: front desk.
 import asyncio
 import logging
 import math
-import socket
 import time
 
-from sandbox.client import AsyncClient
+from sandbox.client import AsyncClient, Opened
 from sandbox.errors import CellTimeout, InstanceMissing, NodeBusy, SandboxError, ZygoteGone
 from walkin.line import Answer, Line, LineEnded
 from walkin.settings import Settings
@@ -39,8 +38,7 @@ class Switchboard:
         instance = new_instance_id()
         # Whole seconds are what callers are told; rounded up, nobody gets less than the lifetime.
         expires = math.ceil(time.time() + self._ttl_s)
-        sock = await self._zygote.ask_create(instance, expires)
-        await self._attach(instance, expires, sock)
+        await self._attach(instance, await self._zygote.ask_create(instance, expires))
         return instance, expires
 
     async def call(self, instance: bytes, body: bytes, request_id: bytes) -> Answer:
@@ -49,11 +47,18 @@ class Switchboard:
             line = await self._line(instance)
             self._used.add(instance)
             try:
-                return await line.call(body, request_id, self._timeout_ms, announce=self._announce)
+                return await line.call(
+                    body,
+                    request_id,
+                    self._timeout_ms,
+                    announce=self._announce,
+                    unsure=not line.proven,
+                )
             except LineEnded:
                 continue
-            except CellTimeout:
-                await self._kill(instance)
+            except CellTimeout as late:
+                if not late.cell_gone:
+                    await self._kill(instance, line.cell)
                 raise
             except SandboxError:
                 # The reaper may have come in the middle of the call.
@@ -92,24 +97,24 @@ class Switchboard:
         return await asyncio.shield(task)
 
     async def _open(self, instance: bytes) -> Line:
-        sock, expires = await self._zygote.ask_open(instance)
-        return await self._attach(instance, expires, sock)
+        return await self._attach(instance, await self._zygote.ask_open(instance))
 
-    async def _attach(self, instance: bytes, expires: int, sock: socket.socket) -> Line:
+    async def _attach(self, instance: bytes, opened: Opened) -> Line:
         def drop(ended: Line) -> None:
             if self._lines.get(instance) is ended:
                 del self._lines[instance]
 
-        sock.setblocking(False)
+        opened.line.setblocking(False)
         _, line = await asyncio.get_running_loop().create_unix_connection(
-            lambda: Line(expires, drop), sock=sock
+            lambda: Line(opened.expires, drop, opened.cell), sock=opened.line
         )
-        self._lines[instance] = line
+        if not line.ended:  # it may have been, in the same turn of the loop
+            self._lines[instance] = line
         return line
 
-    async def _kill(self, instance: bytes) -> None:
+    async def _kill(self, instance: bytes, cell: int) -> None:
         try:
             async with asyncio.timeout(_KILL_WAIT_S):
-                await self._zygote.ask_kill(instance)
+                await self._zygote.ask_kill(instance, cell)
         except (TimeoutError, ZygoteGone) as cause:
             log.warning("cell of %s: kill not confirmed yet: %r", instance.hex(), cause)

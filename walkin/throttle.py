@@ -4,6 +4,7 @@ Runs in: front desk. Moving windows of one minute by `limits`, in this process' 
 several processes share the count, in Redis or Valkey.
 """
 
+import asyncio
 import logging
 import math
 import time
@@ -12,11 +13,16 @@ from limits import RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 from limits.errors import StorageError
+from redis.asyncio import BlockingConnectionPool
 
 from walkin.errors import Refused, busy
 from walkin.settings import Settings
 
 log = logging.getLogger("walkin.throttle")
+
+#: How long a call waits for the shared count; then it is refused.
+_STORE_S = 2.0
+_CONNECTIONS = 32
 
 
 class Throttle:
@@ -24,16 +30,8 @@ class Throttle:
 
     def __init__(self, settings: Settings) -> None:
         store = settings.rate_limit_store
-        self._limiter = MovingWindowRateLimiter(
-            RedisStorage(
-                "async+" + store.reveal(),
-                implementation="redispy",
-                wrap_exceptions=True,
-                key_prefix="walkin",
-            )
-            if store
-            else MemoryStorage()
-        )
+        storage = _shared(store.reveal()) if store else MemoryStorage()
+        self._limiter = MovingWindowRateLimiter(storage)
         self._limits = {
             code: RateLimitItemPerMinute(most, namespace=code)
             for code, most in (
@@ -56,12 +54,27 @@ class Throttle:
         if limit is None:
             return
         try:
-            if await self._limiter.hit(limit, client):
-                return
-            reset, _ = await self._limiter.get_window_stats(limit, client)
-        except StorageError as cause:
+            async with asyncio.timeout(_STORE_S):
+                if await self._limiter.hit(limit, client):
+                    return
+                reset, _ = await self._limiter.get_window_stats(limit, client)
+        except (StorageError, TimeoutError) as cause:
             # Without the count nobody is let in: a limit that fails open is none.
-            log.error("the rate limit store does not answer: %s", cause)
+            log.error("the rate limit store does not answer: %r", cause)
             raise busy(5) from cause
         wait_s = max(1, math.ceil(reset - time.time()))
         raise Refused(code, headers={"Retry-After": str(wait_s)})
+
+
+def _shared(address: str) -> RedisStorage:
+    # A crowd waits for one of a few connections; the client's own pool would refuse it.
+    pool = BlockingConnectionPool.from_url(
+        address.replace("redis+unix", "unix", 1), max_connections=_CONNECTIONS, timeout=_STORE_S
+    )
+    return RedisStorage(
+        "async+" + address,
+        implementation="redispy",
+        wrap_exceptions=True,
+        key_prefix="walkin",
+        connection_pool=pool,  # type: ignore[arg-type]
+    )

@@ -1,0 +1,279 @@
+"""The nursery: forks cells, gives them databases, ends them, collects their exits.
+
+Runs in: the zygote. It never waits for a cell. What it knows of one it knows from fork, wait and
+its own socket; what a cell says goes to the log, printable and cut, and decides nothing.
+"""
+
+import contextlib
+import itertools
+import logging
+import os
+import select
+import selectors
+import signal
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from sandbox import cell as cell_process
+from sandbox import control, leash
+from sandbox.jail import WallError, Walls
+from sandbox.leash import Order, Report
+from sandbox.place import Place
+from sandbox.settings import Settings
+
+log = logging.getLogger("walkin.zygote")
+
+#: A cell told to retire may still be in a call of its full length; then it is killed.
+RETIRE_S = 4.0
+#: How long no blank cells are made after one failed.
+_REST_S = 0.5
+_PROOF_S = 10.0
+_REPORTS_MOST = 3
+
+
+class Cell:
+    """What the zygote knows of one cell."""
+
+    def __init__(self, number: int, pid: int, own: socket.socket) -> None:
+        #: Never used twice by one zygote, as process ids are.
+        self.number = number
+        self.pid = pid
+        self.own = own
+        self.instance = b""
+        self.used = 0.0
+        self.ending_since: float | None = None
+        #: Whether it was killed on our word, as opposed to its own end.
+        self.killed = False
+        self.reports = 0
+        #: What to do once this cell is gone.
+        self.then: list[Callable[[], None]] = []
+
+    def __str__(self) -> str:
+        return f"cell {self.pid} of {self.instance.hex() or 'no database'}"
+
+
+class Nursery:
+    """All the cells. `database` is the first content of a database file."""
+
+    def __init__(
+        self,
+        place: Place,
+        settings: Settings,
+        walls: Walls,
+        database: bytes,
+        selector: selectors.BaseSelector,
+    ) -> None:
+        self._place = place
+        self._settings = settings
+        self._walls = walls
+        self._database = database
+        self._selector = selector
+        self._pid = os.getpid()
+        self._blank: list[Cell] = []
+        self._by_pid: dict[int, Cell] = {}
+        self._rest_until = 0.0
+        self._numbers = itertools.count(1)
+        #: Cells with a database, least recently used first.
+        self.live: OrderedDict[bytes, Cell] = OrderedDict()
+        #: Cells that ended in another way than on our word.
+        self.deaths = 0
+
+    @property
+    def blank_count(self) -> int:
+        """Cells that wait for a database."""
+        return len(self._blank)
+
+    def make_database(self, instance: bytes, expires: int) -> None:
+        """Make a database's files and records. Raises OSError."""
+        self._place.create(instance, expires, self._database)
+
+    def prove_walls(self) -> None:
+        """Raise every wall once, in a real cell on a database of its own, before any caller's.
+
+        Raises WallError with the cell's own words if it does not come up within _PROOF_S.
+        """
+        instance = os.urandom(control.ID_BYTES)
+        now = int(time.time())
+        self.make_database(instance, now)
+        line = self.assign(instance)
+        if line is None:
+            raise WallError("no cell can be forked")
+        cell = self.live.pop(instance)
+        self._selector.unregister(cell.own)
+        ready, _, _ = select.select([cell.own], [], [], _PROOF_S)
+        report = leash.receive_report(cell.own) if ready else (0, "no word from the first cell")
+        self.kill(cell)
+        os.waitpid(cell.pid, 0)
+        del self._by_pid[cell.pid]
+        cell.own.close()
+        line.close()
+        self._place.move_aside(instance)
+        self._place.delete(instance)
+        self._place.forget(instance, now)
+        if report is None or report[0] != Report.READY:
+            raise WallError(report[1] if report else "the first cell ended without a word")
+
+    def wants_blank(self) -> bool:
+        """Say whether another blank cell should be made."""
+        return len(self._blank) < self._settings.blank_cells and time.monotonic() > self._rest_until
+
+    def prepare_blank(self) -> None:
+        """Fork a cell for the next database; after a failure, rest."""
+        try:
+            self._blank.append(self._fork())
+        except OSError as cause:
+            log.error("no blank cell can be forked: %s", cause)
+            self._rest_until = time.monotonic() + _REST_S
+
+    def _fork(self) -> Cell:
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                pid = os.fork()
+            except OSError:
+                mine.close()
+                raise
+            if pid == 0:
+                signal.set_wakeup_fd(-1)
+                cell_process.run(theirs, self._pid, self._place, self._walls)
+        cell = Cell(next(self._numbers), pid, mine)
+        self._by_pid[pid] = cell
+        self._selector.register(mine, selectors.EVENT_READ, lambda: self._read_report(cell))
+        return cell
+
+    def assign(self, instance: bytes) -> socket.socket | None:
+        """Give a cell a database; return the asker's end of the line, None if none can be had."""
+        try:
+            cell = self._blank.pop() if self._blank else self._fork()
+            mine, theirs = socket.socketpair()
+        except OSError as cause:
+            log.error("no cell for %s: %s", instance.hex(), cause)
+            return None
+        cell.instance, cell.used = instance, time.monotonic()
+        self.live[instance] = cell
+        return self._order(cell, Order.ASSIGN, mine, theirs)
+
+    def connect(self, cell: Cell) -> socket.socket | None:
+        """Return a further line to a live cell; None if it takes no orders, and is killed.
+
+        Raises OSError when there are no descriptors left.
+        """
+        mine, theirs = socket.socketpair()
+        self.touch(cell.instance)
+        return self._order(cell, Order.CONNECT, mine, theirs)
+
+    def _order(
+        self, cell: Cell, order: Order, mine: socket.socket, theirs: socket.socket
+    ) -> socket.socket | None:
+        with theirs:
+            try:
+                leash.send_order(cell.own, order, cell.instance, theirs)
+            except OSError as cause:
+                log.error("%s takes no orders: %s", cell, cause)
+                self.kill(cell)
+                mine.close()
+                return None
+        return mine
+
+    def touch(self, instance: bytes) -> None:
+        """Note that a database was used just now."""
+        cell = self.live.get(instance)
+        if cell:
+            cell.used = time.monotonic()
+            self.live.move_to_end(instance)
+
+    def retire(self, cell: Cell) -> None:
+        """Have a cell fold up its database and go."""
+        if cell.ending_since is not None:
+            return
+        cell.ending_since = time.monotonic()
+        try:
+            leash.send_order(cell.own, Order.RETIRE, b"", None)
+        except OSError:
+            self.kill(cell)
+
+    def kill(self, cell: Cell) -> None:
+        """End a cell now."""
+        cell.ending_since = cell.ending_since or time.monotonic()
+        if not cell.killed:
+            cell.killed = True
+            # Not yet waited for, so the number still is this cell's.
+            os.kill(cell.pid, signal.SIGKILL)
+
+    def tick(self, now: float) -> None:
+        """Give up idle cells; kill those that were told to go and have not."""
+        for cell in list(self.live.values()):
+            if cell.ending_since is not None:
+                if now - cell.ending_since > RETIRE_S:
+                    self.kill(cell)
+            elif now - cell.used > self._settings.cell_idle_s:
+                self.retire(cell)
+
+    def _read_report(self, cell: Cell) -> None:
+        if cell.own.fileno() < 0:
+            return  # buried earlier in the same turn of the loop
+        try:
+            report = leash.receive_report(cell.own)
+        except BlockingIOError:
+            return
+        if report is None:
+            # Its socket is closed: it has ended, which this does not change, or pretends to.
+            self._selector.unregister(cell.own)
+            cell.ending_since = cell.ending_since or time.monotonic()
+            os.kill(cell.pid, signal.SIGKILL)
+            return
+        number, text = report
+        if number == Report.TIRED:
+            self.retire(cell)
+            return
+        cell.reports += 1
+        if cell.reports > _REPORTS_MOST:
+            self.kill(cell)
+        elif number != Report.READY:
+            log.error("%s: %s", cell, text)
+
+    def collect_exits(self) -> None:
+        """Take leave of every cell that has ended, and do what waited for its end."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            cell = self._by_pid.pop(pid, None)
+            if cell:
+                self._bury(cell, status)
+
+    def _bury(self, cell: Cell, status: int) -> None:
+        with contextlib.suppress(KeyError):  # its end may have been seen before its exit
+            self._selector.unregister(cell.own)
+        cell.own.close()
+        if cell in self._blank:
+            self._blank.remove(cell)
+            self._rest_until = time.monotonic() + _REST_S
+        if self.live.get(cell.instance) is cell:
+            del self.live[cell.instance]
+        # The status only names the cause in the log: a hostile cell picks its own.
+        ours = cell.killed and os.WTERMSIG(status) == signal.SIGKILL
+        if os.WIFSIGNALED(status) and not ours:
+            self.deaths += 1
+            log.warning("%s died of %s", cell, signal.Signals(os.WTERMSIG(status)).name)
+        elif os.WIFEXITED(status) and os.WEXITSTATUS(status):
+            self.deaths += 1
+            log.warning("%s failed", cell)
+        for act in cell.then:
+            act()
+
+    def end_all(self) -> None:
+        """Let the cells fold up; those that do not in time die with this process."""
+        for cell in self._blank:
+            self.kill(cell)
+        for cell in self.live.values():
+            self.retire(cell)
+        give_up = time.monotonic() + RETIRE_S
+        while self._by_pid and time.monotonic() < give_up:
+            self.collect_exits()
+            time.sleep(0.01)

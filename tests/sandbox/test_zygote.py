@@ -1,0 +1,834 @@
+"""The zygote from outside: what it answers, whom it serves, how it keeps and ends its cells."""
+
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from sandbox import control, settings
+from sandbox.control import Op, Outcome
+from sandbox.frames import Kind
+from sandbox.place import DATABASE, FILES
+from tests.handles import is_running, wait_until
+from tests.sandbox.handles import (
+    AS_ROOT,
+    CELL_USER,
+    LATER,
+    RUN,
+    Zygote,
+    call_frame,
+    children_of,
+    in_child,
+    new_id,
+    now,
+)
+
+as_root = pytest.mark.skipif(not AS_ROOT, reason="only root runs the cells as another user")
+Starter = Callable[..., Zygote]
+
+ENDLESS = "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+
+
+def asked(zygote: Zygote, sock: socket.socket, packet: bytes) -> bytes:
+    """Send any packet on a connection and return the answer, empty for a hang-up."""
+    try:
+        sock.send(packet)
+        return sock.recv(control.MAX_PACKET)
+    except (BrokenPipeError, ConnectionResetError):
+        return b""
+
+
+# --- create and open ---
+
+
+def test_a_created_database_can_be_used_over_its_line(zygote: Zygote) -> None:
+    instance, line = zygote.create()
+    assert line.sql("CREATE TABLE t(a); INSERT INTO t VALUES(1)").json == {"rows_affected": 1}
+    assert line.sql("SELECT a FROM t").rows == [[1]]
+    zygote.kill(instance)
+
+
+def test_a_creation_repeats_its_expiry(zygote: Zygote) -> None:
+    reply, _ = zygote.ask(Op.CREATE, new_id(), LATER - 7)
+    assert (reply.outcome, reply.expires) == (Outcome.DONE, LATER - 7)
+
+
+def test_an_opening_tells_the_expiry(zygote: Zygote) -> None:
+    instance, _ = zygote.create(expires=LATER - 8)
+    reply, line = zygote.ask(Op.OPEN, instance)
+    assert line is not None
+    assert (reply.outcome, reply.expires) == (Outcome.DONE, LATER - 8)
+
+
+def test_an_id_that_exists_is_not_made_again(zygote: Zygote) -> None:
+    instance, line = zygote.create()
+    line.sql("CREATE TABLE t(a)")
+    reply, second = zygote.ask(Op.CREATE, instance, LATER)
+    assert (reply.outcome, second) == (Outcome.FAILED, None)
+    assert line.sql("SELECT count(*) FROM t").rows == [[0]]
+
+
+def test_databases_do_not_see_each_other(zygote: Zygote) -> None:
+    (_, one), (_, two) = zygote.create(), zygote.create()
+    one.sql("CREATE TABLE t(a)")
+    assert two.sql("SELECT * FROM t").code == "sql_error"
+
+
+def test_a_second_line_reaches_the_same_cell(zygote: Zygote) -> None:
+    instance, first = zygote.create()
+    first.sql("CREATE TABLE t(a); INSERT INTO t VALUES(1)")
+    cell = zygote.cell(instance)
+    second = zygote.open(instance)
+    assert second.sql("INSERT INTO t VALUES(2)").json == {"rows_affected": 1}
+    assert first.sql("SELECT a FROM t").rows == [[1], [2]]
+    assert zygote.cell(instance) == cell
+
+
+def test_a_line_that_hung_up_can_be_had_again_from_the_same_cell(zygote: Zygote) -> None:
+    instance, first = zygote.create()
+    first.sql("CREATE TABLE t(a); INSERT INTO t VALUES(1)")
+    cell = zygote.cell(instance)
+    first.close()
+    assert zygote.open(instance).sql("SELECT a FROM t").rows == [[1]]
+    assert zygote.cell(instance) == cell
+
+
+def test_an_open_after_a_kill_sees_the_data_in_a_new_cell(zygote: Zygote) -> None:
+    instance, line = zygote.create()
+    line.sql("CREATE TABLE t(a); INSERT INTO t VALUES('kept')")
+    cell = zygote.cell(instance)
+    zygote.kill(instance)
+    assert zygote.open(instance).sql("SELECT a FROM t").rows == [["kept"]]
+    assert zygote.cell(instance) != cell
+
+
+def test_a_cell_that_died_by_itself_is_replaced_at_the_next_open(zygote: Zygote) -> None:
+    instance, line = zygote.create()
+    line.sql("CREATE TABLE t(a); INSERT INTO t VALUES('kept')")
+    os.kill(zygote.cell(instance), signal.SIGKILL)
+    assert line.next_frame() is None
+    assert zygote.open(instance).sql("SELECT a FROM t").rows == [["kept"]]
+
+
+def test_what_was_never_made_is_missing(zygote: Zygote) -> None:
+    reply, line = zygote.ask(Op.OPEN, new_id())
+    assert (reply.outcome, line) == (Outcome.MISSING, None)
+
+
+def test_what_has_expired_is_missing_even_while_its_cell_lives(zygote: Zygote) -> None:
+    instance, line = zygote.create(expires=now() + 1)
+    assert line.sql("SELECT 1").rows == [[1]]
+
+    def outcome() -> Outcome:
+        reply, opened = zygote.ask(Op.OPEN, instance)
+        if opened:
+            opened.close()
+        return reply.outcome
+
+    wait_until(lambda: outcome() is Outcome.MISSING, 3)
+    assert time.time() >= now()
+    assert zygote.has_cell(instance)
+
+
+def test_what_has_no_record_is_missing(zygote: Zygote) -> None:
+    instance, _ = zygote.create()
+    zygote.kill(instance)
+    zygote.place.forget(instance, LATER)
+    reply, _ = zygote.ask(Op.OPEN, instance)
+    assert reply.outcome is Outcome.MISSING
+
+
+def test_answers_to_questions_at_once_carry_their_numbers(zygote: Zygote) -> None:
+    ids = [new_id() for _ in range(10)]
+    numbers = [zygote.send(Op.CREATE, instance, LATER) for instance in ids]
+    replies = [zygote.receive() for _ in ids]
+    assert sorted(reply.number for reply, _ in replies) == numbers
+    for reply, line in replies:
+        assert reply.outcome is Outcome.DONE
+        assert line is not None
+        assert line.sql("SELECT 1").rows == [[1]]
+
+
+def test_a_database_holds_its_two_files_and_belongs_to_the_cells_user(zygote: Zygote) -> None:
+    instance, line = zygote.create()
+    line.sql("CREATE TABLE t(a)")
+    folder = zygote.place.folder(instance)
+    for path in (folder, *folder.iterdir()):
+        found = path.stat()
+        assert (found.st_uid, found.st_gid) == (CELL_USER.uid, CELL_USER.gid)
+        assert found.st_mode & 0o077 == 0
+    assert {path.name for path in folder.iterdir()} == set(FILES)
+
+
+# --- kill ---
+
+
+def test_a_kill_replies_when_the_cell_has_ended(zygote: Zygote) -> None:
+    instance, line = zygote.create()
+    line.sql("CREATE TABLE t(a)")
+    cell = zygote.cell(instance)
+    line.send(ENDLESS, timeout_ms=20_000)
+    zygote.kill(instance)
+    assert not is_running(cell)
+    assert not Path(f"/proc/{cell}").exists()
+    assert line.next_frame() is None
+
+
+def test_a_kill_of_what_has_no_cell_is_done_at_once(zygote: Zygote) -> None:
+    zygote.kill(new_id())
+    instance, _ = zygote.create()
+    zygote.kill(instance)
+    zygote.kill(instance)
+
+
+def test_a_kill_of_one_cell_spares_its_successor(zygote: Zygote) -> None:
+    instance = new_id()
+    first, _ = zygote.ask(Op.CREATE, instance, LATER)
+    zygote.kill(instance)
+    second, line = zygote.ask(Op.OPEN, instance)
+    assert line is not None
+    assert 0 != first.cell != second.cell != 0
+    zygote.kill(instance, first.cell)
+    assert line.sql("SELECT 1").rows == [[1]]
+    zygote.kill(instance, second.cell)
+    assert line.next_frame() is None
+
+
+def test_every_line_to_a_cell_comes_with_the_same_number(zygote: Zygote) -> None:
+    instance = new_id()
+    first, _ = zygote.ask(Op.CREATE, instance, LATER)
+    second, _ = zygote.ask(Op.OPEN, instance)
+    assert first.cell == second.cell != 0
+
+
+def test_a_cell_that_stands_still_is_killed_too(zygote: Zygote) -> None:
+    instance, line = zygote.create()
+    line.sql("SELECT 1")
+    cell = zygote.cell(instance)
+    os.kill(cell, signal.SIGSTOP)
+    zygote.kill(instance)
+    assert not is_running(cell)
+
+
+def test_all_who_ask_for_the_same_kill_are_answered(zygote: Zygote) -> None:
+    instance, _ = zygote.create()
+    zygote.cell(instance)
+    numbers = [zygote.send(Op.KILL, instance) for _ in range(3)]
+    replies = [zygote.receive()[0] for _ in range(3)]
+    assert [reply.number for reply in replies] == numbers
+    assert {reply.outcome for reply in replies} == {Outcome.DONE}
+
+
+def test_an_open_right_behind_a_kill_is_served_by_a_new_cell(zygote: Zygote) -> None:
+    instance, line = zygote.create()
+    line.sql("CREATE TABLE t(a); INSERT INTO t VALUES('kept')")
+    zygote.send(Op.KILL, instance)
+    zygote.send(Op.OPEN, instance)
+    lines = [zygote.receive()[1] for _ in range(2)]
+    (again,) = [found for found in lines if found]
+    assert again.sql("SELECT a FROM t").rows == [["kept"]]
+
+
+# --- status ---
+
+
+def test_the_status_says_which_walls_stand_and_how_many_cells_there_are(
+    start_zygote: Starter,
+) -> None:
+    zygote = start_zygote(blank_cells=2, max_live_cells=9)
+    wait_until(lambda: zygote.status()["blank_cells"] == 2)
+    zygote.create()
+    status = wait_until(lambda: zygote.status()["blank_cells"] == 2 and zygote.status())
+    assert status == {
+        "live_cells": 1,
+        "blank_cells": 2,
+        "max_live_cells": 9,
+        "cell_deaths": 0,
+        "landlock_abi": status["landlock_abi"],
+        "seccomp": True,
+        "rlimits": 8,
+        "cell_uid": CELL_USER.uid,
+    }
+    assert status["landlock_abi"] >= 6
+
+
+# --- blank cells ---
+
+
+def test_blank_cells_are_kept_ready(start_zygote: Starter) -> None:
+    zygote = start_zygote(blank_cells=3)
+    wait_until(lambda: len(zygote.blanks()) == 3)
+    before = set(zygote.blanks())
+    instance, line = zygote.create()
+    line.sql("SELECT 1")
+    assert zygote.cell(instance) in before
+    wait_until(lambda: len(zygote.blanks()) == 3)
+
+
+def test_without_blank_cells_one_is_forked_when_it_is_asked_for(start_zygote: Starter) -> None:
+    zygote = start_zygote(blank_cells=0)
+    _, line = zygote.create()
+    assert line.sql("SELECT 1").rows == [[1]]
+    assert zygote.blanks() == []
+
+
+def test_a_blank_cell_that_dies_is_replaced(start_zygote: Starter) -> None:
+    zygote = start_zygote(blank_cells=1)
+    (first,) = wait_until(zygote.blanks)
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: zygote.blanks() not in ([], [first]))
+    _, line = zygote.create()
+    assert line.sql("SELECT 1").rows == [[1]]
+
+
+def test_a_creation_survives_the_death_of_the_blank_cell_it_is_given(
+    start_zygote: Starter,
+) -> None:
+    zygote = start_zygote(blank_cells=1)
+    (blank,) = wait_until(zygote.blanks)
+    os.kill(blank, signal.SIGSTOP)
+    instance, line = zygote.create()
+    os.kill(blank, signal.SIGKILL)
+    assert line.next_frame() is None
+    assert zygote.open(instance).sql("SELECT 1").rows == [[1]]
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_cells_that_all_die_at_once_do_not_hurt_the_zygote(
+    start_zygote: Starter, attempt: int
+) -> None:
+    zygote = start_zygote(blank_cells=24)
+    blanks = wait_until(lambda: len(zygote.blanks()) == 24 and zygote.blanks())
+    for pid in blanks:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: zygote.status()["cell_deaths"] == 24)
+    _, line = zygote.create()
+    assert line.sql("SELECT 1").rows == [[1]]
+
+
+# --- deaths ---
+
+
+def test_a_death_by_signal_is_counted_and_logged(start_zygote: Starter) -> None:
+    zygote = start_zygote(blank_cells=0)
+    instance, line = zygote.create()
+    line.sql("SELECT 1")
+    os.kill(zygote.cell(instance), signal.SIGSYS)
+    wait_until(lambda: zygote.status()["live_cells"] == 0)
+    assert zygote.status()["cell_deaths"] == 1
+    assert f"of {instance.hex()} died of SIGSYS" in zygote.log()
+
+
+def test_a_cell_that_fails_is_counted_and_its_words_are_logged(start_zygote: Starter) -> None:
+    zygote = start_zygote(blank_cells=0)
+    instance, line = zygote.create()
+    line.sql("SELECT 1")
+    zygote.kill(instance)
+    (zygote.place.folder(instance) / DATABASE).write_bytes(b"\xff" * 4096)
+    assert zygote.open(instance).next_frame() is None
+    wait_until(lambda: zygote.status()["cell_deaths"] == 1)
+    assert "NotADBError" in zygote.log()
+
+
+@pytest.mark.parametrize("end", ["kill", "idle"])
+def test_an_end_on_the_zygotes_own_word_is_no_death(start_zygote: Starter, end: str) -> None:
+    zygote = start_zygote(blank_cells=0, cell_idle_s=1)
+    instance, line = zygote.create()
+    line.sql("SELECT 1")
+    if end == "kill":
+        zygote.kill(instance)
+    wait_until(lambda: zygote.status()["live_cells"] == 0)
+    assert zygote.status()["cell_deaths"] == 0
+    assert "died" not in zygote.log()
+
+
+# --- room ---
+
+
+def test_at_the_cap_the_least_recently_used_cell_is_given_up(start_zygote: Starter) -> None:
+    zygote = start_zygote(max_live_cells=2)
+    (first, line), (second, _) = zygote.create(), zygote.create()
+    line.sql("CREATE TABLE t(a); INSERT INTO t VALUES('kept')")
+    zygote.control.send(control.encode_touch([first]))
+    third = new_id()
+    newest = zygote.ask_until_served(Op.CREATE, third, LATER)
+    assert newest.sql("SELECT 1").rows == [[1]]
+    wait_until(lambda: not zygote.has_cell(second))
+    assert zygote.has_cell(first)
+    assert zygote.has_cell(third)
+    assert zygote.status()["live_cells"] == 2
+
+
+def test_a_database_whose_cell_was_given_up_is_told_and_can_be_opened_again(
+    start_zygote: Starter,
+) -> None:
+    zygote = start_zygote(max_live_cells=1)
+    first, line = zygote.create()
+    line.sql("CREATE TABLE t(a); INSERT INTO t VALUES('kept')")
+    zygote.ask_until_served(Op.CREATE, new_id(), LATER)
+    assert line.next_frame() == (Kind.RETIRED, b"")
+    again = zygote.ask_until_served(Op.OPEN, first)
+    assert again.sql("SELECT a FROM t").rows == [["kept"]]
+    assert zygote.status()["live_cells"] == 1
+
+
+def test_when_all_cells_are_hot_the_next_database_is_busy_and_nothing_is_made(
+    start_zygote: Starter,
+) -> None:
+    zygote = start_zygote(max_live_cells=1)
+    first, line = zygote.create()
+    other = new_id()
+    front = zygote.connect()
+    asked_at = time.monotonic()
+    zygote.send(Op.CREATE, other, LATER)
+    zygote.control.setblocking(False)
+
+    def reply() -> control.Reply | None:
+        front.send(control.encode_touch([first]))
+        try:
+            return control.decode_reply(zygote.control.recv(control.MAX_PACKET))
+        except BlockingIOError:
+            return None
+
+    busy = wait_until(reply, 5)
+    assert busy.outcome is Outcome.BUSY
+    assert 1.0 < time.monotonic() - asked_at < 4
+    assert not zygote.place.folder(other).exists()
+    assert zygote.place.expires(other) is None
+    assert line.sql("SELECT 1").rows == [[1]]
+
+
+def test_a_database_that_has_a_cell_is_served_at_the_cap(start_zygote: Starter) -> None:
+    zygote = start_zygote(max_live_cells=1)
+    instance, _ = zygote.create()
+    began = time.monotonic()
+    assert zygote.open(instance).sql("SELECT 1").rows == [[1]]
+    assert time.monotonic() - began < 1
+
+
+def test_room_that_is_made_by_a_kill_goes_to_who_waits(start_zygote: Starter) -> None:
+    zygote = start_zygote(max_live_cells=1)
+    first, _ = zygote.create()
+    zygote.cell(first)
+    numbers = [zygote.send(Op.CREATE, new_id(), LATER), zygote.send(Op.KILL, first)]
+    received = [zygote.receive() for _ in numbers]
+    replies = {reply.number: (reply.outcome, line) for reply, line in received}
+    assert {replies[number][0] for number in numbers} == {Outcome.DONE}
+    line = replies[numbers[0]][1]
+    assert line is not None
+    assert line.sql("SELECT 1").rows == [[1]]
+
+
+def test_a_cell_that_does_not_retire_is_killed_and_its_room_used(start_zygote: Starter) -> None:
+    zygote = start_zygote(max_live_cells=1, cell_idle_s=1, retire_s=0.2)
+    first, line = zygote.create()
+    line.sql("SELECT 1")
+    cell = zygote.cell(first)
+    os.kill(cell, signal.SIGSTOP)
+    wait_until(lambda: not is_running(cell), 8)
+    _, line = zygote.create()
+    assert line.sql("SELECT 1").rows == [[1]]
+
+
+# --- idleness ---
+
+
+def test_an_idle_cell_is_given_up_with_its_data_in_the_file(start_zygote: Starter) -> None:
+    zygote = start_zygote(cell_idle_s=1)
+    instance, line = zygote.create()
+    line.sql("CREATE TABLE t(a); INSERT INTO t VALUES('kept')")
+    assert line.next_frame() == (Kind.RETIRED, b"")
+    wait_until(lambda: not zygote.has_cell(instance))
+    folder = zygote.place.folder(instance)
+    assert {path.name: path.stat().st_size > 0 for path in folder.iterdir()} == {
+        FILES[0]: True,
+        FILES[1]: False,
+    }
+    with closing(sqlite3.connect(folder / DATABASE)) as plain:
+        assert plain.execute("SELECT a FROM t").fetchall() == [("kept",)]
+
+
+def test_a_cell_that_is_said_to_be_used_is_not_idle(start_zygote: Starter) -> None:
+    zygote = start_zygote(cell_idle_s=1)
+    (used, _), (idle, _) = zygote.create(), zygote.create()
+    cell = zygote.cell(used)
+
+    def only_one_is_left() -> bool:
+        zygote.control.send(control.encode_touch([used, new_id()]))
+        return not zygote.has_cell(idle)
+
+    wait_until(only_one_is_left, 5)
+    assert zygote.cell(used) == cell
+
+
+# --- askers ---
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        bytes([9]) + control.encode_request(Op.OPEN, 1)[1:],
+        bytes([0]) + control.encode_request(Op.OPEN, 1)[1:],
+        b"short",
+        bytes(4096),
+        bytes([Op.TOUCH]) + bytes(15),
+        control.encode_request(Op.OPEN, 1) + b"more",
+    ],
+    ids=["unknown", "zero", "short", "long", "broken touch", "long open"],
+)
+def test_a_packet_that_breaks_the_rules_ends_that_connection_alone(
+    zygote: Zygote, packet: bytes
+) -> None:
+    other = zygote.connect()
+    assert asked(zygote, other, packet) == b""
+    assert zygote.status()["seccomp"] is True
+
+
+def test_an_asker_that_hangs_up_before_its_answer_hurts_nobody(zygote: Zygote) -> None:
+    for _ in range(5):
+        hasty = zygote.connect()
+        hasty.send(control.encode_request(Op.CREATE, 1, new_id(), LATER))
+        hasty.send(control.encode_request(Op.STATUS, 2))
+        hasty.close()
+    assert zygote.status()["seccomp"] is True
+
+
+@pytest.mark.timeout(20)
+def test_an_asker_that_does_not_read_its_answers_is_dropped(zygote: Zygote) -> None:
+    deaf = zygote.connect()
+    deaf.setblocking(False)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            deaf.send(control.encode_request(Op.STATUS, 1))
+        except BlockingIOError:
+            time.sleep(0.001)
+        except OSError:
+            break
+    else:
+        raise AssertionError("still served")
+    assert zygote.status()["seccomp"] is True
+
+
+def as_cells_user(zygote: Zygote, packet: bytes) -> str:
+    """Ask as the cells' user does; return the outcome's name."""
+
+    def ask(_: socket.socket) -> str:
+        with control.connect(zygote.place.run) as sock:
+            answer = asked(zygote, sock, packet)
+            return control.decode_reply(answer).outcome.name if answer else "hung up"
+
+    return in_child(ask).word
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("packet", "outcome"),
+    [
+        (control.encode_request(Op.KILL, 1, bytes(16)), "DONE"),
+        (control.encode_request(Op.STATUS, 1), "DONE"),
+        (control.encode_request(Op.CREATE, 1, bytes(16), LATER), "hung up"),
+        (control.encode_request(Op.OPEN, 1, bytes(16)), "hung up"),
+        (control.encode_touch([bytes(16)]), "hung up"),
+    ],
+    ids=["kill", "status", "create", "open", "touch"],
+)
+def test_the_reapers_user_may_only_kill_and_ask_how_things_are(
+    zygote: Zygote, packet: bytes, outcome: str
+) -> None:
+    assert as_cells_user(zygote, packet) == outcome
+    assert not zygote.place.folder(bytes(16)).exists()
+
+
+@as_root
+def test_any_other_user_is_hung_up_on(zygote: Zygote) -> None:
+    def ask(_: socket.socket) -> str:
+        with control.connect(zygote.place.run) as sock:
+            return repr(asked(zygote, sock, control.encode_request(Op.STATUS, 1)))
+
+    before = CELL_USER.uid + 1 if CELL_USER.uid < 60_000 else 54_321
+
+    def as_other(sock: socket.socket) -> str:
+        return ask(sock)
+
+    stranger = settings.User(before, before)
+    pid_read, pid_write = socket.socketpair()
+    with pid_read, pid_write:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                stranger.become()
+                pid_write.send(as_other(pid_write).encode())
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+        pid_read.settimeout(5)
+        assert pid_read.recv(100) == b"b''"
+    assert "refused" in zygote.log()
+
+
+@pytest.mark.timeout(30)
+def test_a_cell_that_reads_no_orders_does_not_make_the_zygote_wait(zygote: Zygote) -> None:
+    instance = new_id()
+    first, line = zygote.ask(Op.CREATE, instance, LATER)
+    assert line is not None
+    line.sql("SELECT 1")
+    cell = zygote.cell(instance)
+    os.kill(cell, signal.SIGSTOP)
+    zygote.control.settimeout(5)
+    for _ in range(5000):
+        reply, opened = zygote.ask(Op.OPEN, instance)
+        assert reply.outcome is Outcome.DONE
+        assert opened is not None
+        if reply.cell != first.cell:
+            break
+        opened.close()
+    else:
+        raise AssertionError("the cell still has the database")
+    zygote.control.settimeout(20)
+    assert not is_running(cell)
+    assert opened.sql("SELECT 1").rows == [[1]]
+
+
+# --- descriptors, threads, environment ---
+
+
+def count_fds(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def test_no_descriptor_stays_behind(start_zygote: Starter) -> None:
+    zygote = start_zygote(blank_cells=0)
+    zygote.status()
+    before = count_fds(zygote.pid)
+    for _ in range(10):
+        instance, first = zygote.create()
+        second = zygote.open(instance)
+        assert first.sql("SELECT 1").rows == [[1]]
+        first.close()
+        second.close()
+        zygote.connect().close()
+        zygote.kill(instance)
+    wait_until(lambda: count_fds(zygote.pid) == before, 5)
+
+
+def test_a_cell_holds_no_descriptor_of_its_siblings(zygote: Zygote) -> None:
+    pairs = [zygote.create() for _ in range(3)]
+    for instance, line in pairs:
+        line.sql("CREATE TABLE t(a)")
+        # The standard three, the leash, one line, two files.
+        if AS_ROOT:
+            assert count_fds(zygote.cell(instance)) == 7
+    for instance, line in pairs:
+        zygote.kill(instance)
+        assert line.next_frame() is None
+
+
+def test_the_zygote_and_its_cells_have_one_thread(zygote: Zygote) -> None:
+    instance, line = zygote.create()
+    line.sql("SELECT 1")
+    for pid in (zygote.pid, zygote.cell(instance)):
+        assert len(os.listdir(f"/proc/{pid}/task")) == 1
+
+
+def test_the_zygote_and_its_cells_run_as_the_cells_user(zygote: Zygote) -> None:
+    instance, line = zygote.create()
+    line.sql("SELECT 1")
+    for pid in (zygote.pid, zygote.cell(instance)):
+        status = Path(f"/proc/{pid}/status").read_text()
+        uid, gid = CELL_USER.uid, CELL_USER.gid
+        assert f"Uid:\t{uid}\t{uid}\t{uid}\t{uid}\n" in status
+        assert f"Gid:\t{gid}\t{gid}\t{gid}\t{gid}\n" in status
+
+
+def test_a_cell_is_jailed_before_its_first_answer(zygote: Zygote) -> None:
+    instance, line = zygote.create()
+    line.sql("SELECT 1")
+    status = Path(f"/proc/{zygote.cell(instance)}/status").read_text()
+    assert "NoNewPrivs:\t1\n" in status
+    assert "Seccomp:\t2\n" in status
+
+
+def test_the_zygote_knows_no_key(zygote: Zygote) -> None:
+    environ = Path(f"/proc/{zygote.pid}/environ").read_bytes().split(b"\0")
+    names = {entry.partition(b"=")[0].decode() for entry in environ if entry}
+    mine = {row.variable for row in settings.ROWS}
+    # Python itself may add the encoding it settled for.
+    assert names <= mine | {"PATH", "LC_CTYPE"}
+    assert not any("KEY" in name for name in names)
+
+
+def test_the_proof_of_the_walls_leaves_nothing_behind(start_zygote: Starter) -> None:
+    zygote = start_zygote()
+    cells = zygote.place.cells
+    for place in ("instances/*/*", "expiry/*/*", "due/*/*", "trash/*"):
+        assert list(cells.glob(place)) == []
+
+
+# --- the end ---
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_it_with_status_0_and_no_child_is_left(
+    start_zygote: Starter, number: signal.Signals
+) -> None:
+    zygote = start_zygote(blank_cells=2)
+    instance, line = zygote.create()
+    line.sql("CREATE TABLE t(a); INSERT INTO t VALUES('kept')")
+    wait_until(lambda: len(zygote.blanks()) == 2)
+    children = list(zygote.children())
+    assert zygote.process is not None
+    began = time.monotonic()
+    zygote.process.send_signal(number)
+    assert zygote.process.wait(10) == 0
+    assert time.monotonic() - began < 3
+    assert not any(map(is_running, children))
+    assert line.next_frame() == (Kind.RETIRED, b"")
+    with closing(sqlite3.connect(zygote.place.folder(instance) / DATABASE)) as plain:
+        assert plain.execute("SELECT a FROM t").fetchall() == [("kept",)]
+
+
+def test_it_stops_although_a_cell_does_not(start_zygote: Starter) -> None:
+    zygote = start_zygote(retire_s=0.5)
+    instance, line = zygote.create()
+    line.sql("SELECT 1")
+    cell = zygote.cell(instance)
+    os.kill(cell, signal.SIGSTOP)
+    assert zygote.stop() == 0
+    wait_until(lambda: not is_running(cell), 3)
+
+
+def test_its_cells_end_with_it_when_it_is_killed(start_zygote: Starter) -> None:
+    zygote = start_zygote()
+    instance, line = zygote.create()
+    line.sql("CREATE TABLE t(a); INSERT INTO t VALUES('kept')")
+    children = list(zygote.children())
+    os.kill(zygote.pid, signal.SIGKILL)
+    wait_until(lambda: not any(map(is_running, children)), 5)
+    with closing(sqlite3.connect(zygote.place.folder(instance) / DATABASE)) as plain:
+        assert plain.execute("SELECT a FROM t").fetchall() == [("kept",)]
+
+
+def test_a_new_zygote_on_the_same_folder_opens_the_old_databases(start_zygote: Starter) -> None:
+    first = start_zygote()
+    instance, line = first.create()
+    line.sql("CREATE TABLE t(a); INSERT INTO t VALUES('kept')")
+    os.kill(first.pid, signal.SIGKILL)
+    assert first.process is not None
+    first.process.wait(10)
+    # The listening socket is the starter's: askers merely wait in its queue.
+    first.control = first.connect()
+    first.start()
+    assert first.open(instance).sql("SELECT a FROM t").rows == [["kept"]]
+
+
+STARTER = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:], close_fds=False))"
+
+
+def test_it_stops_when_its_starter_is_gone(start_zygote: Starter, folder: Path) -> None:
+    zygote = Zygote(folder / "other")
+    try:
+        starter = zygote.popen(sys.executable, "-c", STARTER)
+        zygote.status()
+        zygote.create()
+        pids = descendants(starter.pid)
+        assert len(pids) >= 2
+        starter.kill()
+        starter.wait(10)
+        wait_until(lambda: not any(map(is_running, pids)), 10)
+        assert "is gone" in zygote.log()
+    finally:
+        zygote.close()
+
+
+def descendants(pid: int) -> list[int]:
+    found = []
+    for child in children_of(pid):
+        found += [child, *descendants(child)]
+    return found
+
+
+# --- a start that cannot be ---
+
+
+def refused_start(zygote: Zygote, **chosen: str) -> subprocess.Popen[bytes]:
+    zygote.env |= {f"WALKIN_{name.upper()}": value for name, value in chosen.items()}
+    process = zygote.popen()
+    process.wait(20)
+    return process
+
+
+def test_wrong_settings_are_all_named_and_end_it_with_status_2(folder: Path) -> None:
+    with closing(Zygote(folder / "data")) as zygote:
+        process = refused_start(zygote, blank_cells="many", cell_idle_s="0")
+        assert process.returncode == 2
+        assert "WALKIN_BLANK_CELLS='many'" in zygote.log()
+        assert "WALKIN_CELL_IDLE_S='0'" in zygote.log()
+        assert "Traceback" not in zygote.log()
+
+
+@as_root
+def test_a_folder_that_the_cells_user_cannot_reach_ends_it_with_status_2(folder: Path) -> None:
+    closed = folder / "closed"
+    closed.mkdir(mode=0o700)
+    with closing(Zygote(closed / "data")) as zygote:
+        assert refused_start(zygote).returncode == 2
+        assert "cannot reach" in zygote.log()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("landlock_abi", "lambda: 0", "Linux 6.12"),
+        ("landlock", "lambda *_: (_ for _ in ()).throw(OSError('none'))", "Landlock: none"),
+        ("seccomp", "lambda *_: (_ for _ in ()).throw(OSError('none'))", "seccomp: none"),
+    ],
+)
+def test_a_wall_that_does_not_stand_ends_it_with_status_3_before_any_question(
+    folder: Path, name: str, value: str, words: str
+) -> None:
+    with closing(Zygote(folder / "data")) as zygote:
+        changed = f"from sandbox import kernel\nkernel.{name} = {value}\n"
+        process = zygote.popen_program(changed + RUN)
+        assert process.wait(20) == 3
+        assert words in zygote.log()
+        assert "Traceback" not in zygote.log()
+
+
+def test_a_call_in_a_cell_that_was_ready_made_is_as_good_as_any(zygote: Zygote) -> None:
+    _, line = zygote.create()
+    line.sock.sendall(call_frame("SELECT 1") + call_frame("SELECT 2"))
+    assert [line.answer().rows for _ in range(2)] == [[[1]], [[2]]]
+
+
+FEW_DESCRIPTORS = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_a_zygote_without_descriptors_left_refuses_and_recovers(folder: Path) -> None:
+    with closing(Zygote(folder / "data", blank_cells=0)) as zygote:
+        zygote.process = zygote.popen(sys.executable, "-c", FEW_DESCRIPTORS)
+        instance, line = zygote.create()
+        line.sql("CREATE TABLE t(a); INSERT INTO t VALUES('kept')")
+        hogs = [zygote.connect() for _ in range(60)]
+        wait_until(lambda: count_fds(zygote.pid) >= 40)
+        assert zygote.ask(Op.CREATE, new_id(), LATER)[0].outcome is not Outcome.DONE
+        assert zygote.ask(Op.OPEN, instance)[0].outcome is not Outcome.DONE
+        assert line.sql("SELECT a FROM t").rows == [["kept"]]
+        for hog in hogs:
+            hog.close()
+        wait_until(lambda: count_fds(zygote.pid) < 20)
+        assert zygote.open(instance).sql("SELECT a FROM t").rows == [["kept"]]
+        assert zygote.create()[1].sql("SELECT 1").rows == [[1]]
+        assert zygote.stop() == 0
