@@ -50,11 +50,11 @@ def start_zygote(folder: Path) -> Iterator[Callable[..., Zygote]]:
     """Start zygotes of one's own: `start_zygote(max_live_cells=2)`."""
     started: list[Zygote] = []
 
-    def start(retire_s: float | None = None, **chosen: object) -> Zygote:
+    def start(*, constants: dict[str, float] | None = None, **chosen: object) -> Zygote:
         data_dir = folder / f"data-{len(started)}"
         zygote = Zygote(data_dir, **{"blank_cells": 1, **chosen})
         started.append(zygote)
-        return zygote.start() if retire_s is None else zygote.start_with(RETIRE_S=retire_s)
+        return zygote.start() if constants is None else zygote.start_with(**constants)
 
     yield start
     for zygote in started:

@@ -311,10 +311,14 @@ class Zygote:
         self.status()
         return self
 
-    def start_with(self, **values: float) -> "Zygote":
-        """Start the process with other values of the nursery's constants."""
-        changed = "".join(f"nursery.{name} = {value}\n" for name, value in values.items())
-        self.process = self.popen_program(f"from sandbox import nursery\n{changed}{RUN}")
+    def start_with(self, **constants: float) -> "Zygote":
+        """Start the process with other values of zygote.py's and nursery.py's constants."""
+        changed = "".join(
+            f"vars(nursery if hasattr(nursery, {name!r}) else zygote)[{name!r}] = {value}\n"
+            for name, value in constants.items()
+        )
+        program = f"from sandbox import nursery, zygote\n{changed}{RUN}"
+        self.process = self.popen_program(program)
         self.status()
         return self
 

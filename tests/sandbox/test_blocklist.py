@@ -436,13 +436,14 @@ def test_64_kib_of_common_table_expressions_take_less_than_half_a_second() -> No
 
 
 def judging_s(sql: str) -> float:
-    """Return the processor time of one verdict; the better of two, for machines with much to do."""
-    times = []
+    """Return the processor time of one verdict, of a second one if the first took long."""
     for _ in range(2):
         began = time.process_time()
         forbidden(sql)
-        times.append(time.process_time() - began)
-    return min(times)
+        took = time.process_time() - began
+        if took < 0.5:
+            break
+    return took
 
 
 # --- SQLite has the last word ---

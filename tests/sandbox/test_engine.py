@@ -5,12 +5,15 @@ import json
 import math
 import sqlite3
 import struct
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sandbox import answers, blocklist, policy
 from sandbox.answers import Refusal
@@ -1162,3 +1165,70 @@ def test_a_chain_of_cascades_is_followed_for_90_steps(bench: Bench) -> None:
 
 def test_random_values_differ_from_call_to_call(bench: Bench) -> None:
     assert bench.value("SELECT hex(randomblob(16))") != bench.value("SELECT hex(randomblob(16))")
+
+
+# --- anything at all ---
+
+WORDS = """
+    SELECT * FROM t f r x temp.x sqlite_schema WHERE a = 1 'x' "y" NULL ? ?1 :a ( ) , ; . + || IN
+    INSERT INTO VALUES UPDATE SET DELETE CREATE TABLE TEMP VIEW INDEX ON TRIGGER AFTER BEGIN END
+    DROP IF EXISTS ALTER RENAME TO ADD COLUMN COMMIT ROLLBACK SAVEPOINT s RELEASE VACUUM ANALYZE
+    REINDEX EXPLAIN QUERY PLAN PRAGMA user_version query_only table_info journal_mode = WITH AS
+    RECURSIVE UNION ALL ORDER BY LIMIT 9e999 x'ff' CAST TEXT count zeroblob 9223372036854775807
+    json_extract RAISE ABORT VIRTUAL USING fts5 rtree MATCH RETURNING ATTACH DETACH 'f' optimize
+    integrity_check wal_checkpoint incremental_vacuum pragma_table_info pragma_database_list
+""".split()
+STARTS = [
+    "SELECT ",
+    "INSERT INTO t VALUES(",
+    "CREATE TABLE x(",
+    "CREATE TEMP TABLE x AS SELECT ",
+    "BEGIN; ",
+    "PRAGMA ",
+    "UPDATE t SET a = ",
+    "EXPLAIN ",
+    "DELETE FROM ",
+    "WITH w(a) AS (SELECT ",
+    "SELECT CAST(x'ff' AS TEXT), ",
+    "INSERT INTO f(f) VALUES(",
+    "",
+]
+pieces = st.sampled_from(WORDS) | st.sampled_from([" ", "\n", "-- c\n", "/*", "'", '"', "\0", "é"])
+any_sql = st.builds(
+    lambda start, rest: start + " ".join(rest),
+    st.sampled_from(STARTS),
+    st.lists(pieces, max_size=10),
+) | st.text(max_size=40)
+any_args = (
+    st.none()
+    | st.lists(
+        st.none() | st.integers(-5, 5) | st.text(max_size=3) | st.binary(max_size=3), max_size=3
+    )
+    | st.dictionaries(st.sampled_from(["a", "1", "b", ""]), st.integers(), max_size=2)
+)
+
+
+@given(calls=st.lists(st.tuples(any_sql, any_args), min_size=1, max_size=4))
+def test_any_sql_is_answered_or_refused_and_the_engine_goes_on(
+    calls: list[tuple[str, answers.Bindings | None]],
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder))
+        bench.run(
+            "CREATE TABLE t(a); CREATE VIRTUAL TABLE f USING fts5(a); "
+            "CREATE VIRTUAL TABLE r USING rtree(id, a, b)"
+        )
+        for sql, args in calls:
+            try:
+                bench.run(sql, args, 2)
+            except Refusal as refusal:
+                status, body = answers.encode_refusal(refusal, "")
+                assert status in (400, 408, 507)
+                assert folder not in body.decode()
+                at = refusal.fields.get("offset", 0)
+                assert 0 <= at <= len(sql)
+            bench.next_call()
+            assert bench.value("SELECT 1") == 1
+        bench.engine.close()
+        with contextlib.closing(sqlite3.connect(bench.file)) as plain:
+            assert plain.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

@@ -370,7 +370,7 @@ def test_at_the_cap_the_least_recently_used_cell_is_given_up(start_zygote: Start
 def test_a_database_whose_cell_was_given_up_is_told_and_can_be_opened_again(
     start_zygote: Starter,
 ) -> None:
-    zygote = start_zygote(max_live_cells=1)
+    zygote = start_zygote(max_live_cells=1, constants={"_WARM_S": 0.1, "_TICK_S": 0.1})
     first, line = zygote.create()
     line.sql("CREATE TABLE t(a); INSERT INTO t VALUES('kept')")
     zygote.ask_until_served(Op.CREATE, new_id(), LATER)
@@ -428,7 +428,7 @@ def test_room_that_is_made_by_a_kill_goes_to_who_waits(start_zygote: Starter) ->
 
 
 def test_a_cell_that_does_not_retire_is_killed_and_its_room_used(start_zygote: Starter) -> None:
-    zygote = start_zygote(max_live_cells=1, cell_idle_s=1, retire_s=0.2)
+    zygote = start_zygote(max_live_cells=1, cell_idle_s=1, constants={"RETIRE_S": 0.2})
     first, line = zygote.create()
     line.sql("SELECT 1")
     cell = zygote.cell(first)
@@ -697,7 +697,7 @@ def test_a_signal_stops_it_with_status_0_and_no_child_is_left(
 
 
 def test_it_stops_although_a_cell_does_not(start_zygote: Starter) -> None:
-    zygote = start_zygote(retire_s=0.5)
+    zygote = start_zygote(constants={"RETIRE_S": 0.5})
     instance, line = zygote.create()
     line.sql("SELECT 1")
     cell = zygote.cell(instance)
