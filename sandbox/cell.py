@@ -156,8 +156,10 @@ class _Cell:
         signal.setitimer(signal.ITIMER_REAL, timeout_s + GRACE_S)
         status, answer = self._run(body, request_id.hex(), time.monotonic() + timeout_s)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        line.sock.sendall(frames.encode_answer(status, answer))
-        self._engine.tidy()
+        try:
+            line.sock.sendall(frames.encode_answer(status, answer))
+        finally:
+            self._engine.tidy()
 
     def _run(self, body: bytes, request_id: str, deadline: float) -> tuple[int, bytes]:
         try:

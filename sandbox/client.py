@@ -182,6 +182,8 @@ class AsyncClient:
                 raise ControlError("the zygote hung up")
             reply = control.decode_reply(packet)
         except ControlError:
+            if fd is not None:
+                os.close(fd)
             self._drop()
             return
         answer = self._waiting.pop(reply.number, None)

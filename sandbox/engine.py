@@ -174,11 +174,12 @@ class _Call:
         for row in self._cursor.execute(self._sql, args):
             if self._truncated:
                 continue
-            encoded = answers.encode_row(row)
-            self._rows_bytes += len(encoded) + 1
-            if len(self._rows) < answers.MAX_ROWS and self._rows_bytes <= answers.MAX_ROWS_BYTES:
-                self._rows.append(encoded)
-                continue
+            if len(self._rows) < answers.MAX_ROWS and not answers.is_too_long(row):
+                encoded = answers.encode_row(row)
+                self._rows_bytes += len(encoded) + 1
+                if self._rows_bytes <= answers.MAX_ROWS_BYTES:
+                    self._rows.append(encoded)
+                    continue
             self._truncated = True
             # A read that nothing follows need not be run to its end; anything else must be.
             if self._cursor.is_readonly and blocklist.is_blank(self._sql, self._next_at):
@@ -262,7 +263,9 @@ class _Call:
             case apsw.NoMemError() | MemoryError():
                 return Refusal("out_of_memory", "out of memory")
             case apsw.BindingsError():
-                return Refusal("invalid_args", str(error))
+                return Refusal(
+                    "invalid_args", "the number of values or their form is not the statement's"
+                )
             case KeyError():
                 return Refusal("invalid_args", f"no value for parameter {error.args[0]!r}")
             case UnicodeDecodeError():

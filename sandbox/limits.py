@@ -13,7 +13,8 @@ RLIMITS = {
     # The page cap is 10 MiB. A WAL may reach 14.7 MiB: 999 frames left over plus a rewrite of
     # all 2,560 pages at 4,120 bytes each, so never below 15.
     resource.RLIMIT_FSIZE: 16 << 20,
-    resource.RLIMIT_NOFILE: 64,
+    # One for each front desk (at most 64), and a few.
+    resource.RLIMIT_NOFILE: 128,
     resource.RLIMIT_NPROC: 0,
     resource.RLIMIT_CPU: 120,
     resource.RLIMIT_CORE: 0,

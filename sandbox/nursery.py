@@ -30,7 +30,7 @@ RETIRE_S = 4.0
 #: How long no blank cells are made after one failed.
 _REST_S = 0.5
 _PROOF_S = 10.0
-_REPORTS_MOST = 3
+_REPORTS_MOST = 5
 
 
 class Cell:
@@ -95,8 +95,9 @@ class Nursery:
         Raises WallError with the cell's own words if it does not come up within _PROOF_S.
         """
         instance = os.urandom(control.ID_BYTES)
-        now = int(time.time())
-        self.make_database(instance, now)
+        # Not due yet, or the reaper might take it away under our hands.
+        expires = int(time.time() + 60)
+        self.make_database(instance, expires)
         line = self.assign(instance)
         if line is None:
             raise WallError("no cell can be forked")
@@ -111,7 +112,7 @@ class Nursery:
         line.close()
         self._place.move_aside(instance)
         self._place.delete(instance)
-        self._place.forget(instance, now)
+        self._place.forget(instance, expires)
         if report is None or report[0] != Report.READY:
             raise WallError(report[1] if report else "the first cell ended without a word")
 
@@ -145,15 +146,26 @@ class Nursery:
 
     def assign(self, instance: bytes) -> socket.socket | None:
         """Give a cell a database; return the asker's end of the line, None if none can be had."""
-        try:
-            cell = self._blank.pop() if self._blank else self._fork()
-            mine, theirs = socket.socketpair()
-        except OSError as cause:
-            log.error("no cell for %s: %s", instance.hex(), cause)
-            return None
-        cell.instance, cell.used = instance, time.monotonic()
-        self.live[instance] = cell
-        return self._order(cell, Order.ASSIGN, mine, theirs)
+        line = None
+        was_blank = True
+        while line is None and was_blank:  # a blank cell may have died just now
+            was_blank = bool(self._blank)
+            try:
+                mine, theirs = socket.socketpair()
+            except OSError as cause:
+                log.error("no line to %s: %s", instance.hex(), cause)
+                return None
+            try:
+                cell = self._blank.pop() if was_blank else self._fork()
+            except OSError as cause:
+                log.error("no cell for %s: %s", instance.hex(), cause)
+                mine.close()
+                theirs.close()
+                return None
+            cell.instance, cell.used = instance, time.monotonic()
+            self.live[instance] = cell
+            line = self._order(cell, Order.ASSIGN, mine, theirs)
+        return line
 
     def connect(self, cell: Cell) -> socket.socket | None:
         """Return a further line to a live cell; None if it takes no orders, and is killed.
@@ -225,12 +237,11 @@ class Nursery:
             os.kill(cell.pid, signal.SIGKILL)
             return
         number, text = report
-        if number == Report.TIRED:
-            self.retire(cell)
-            return
         cell.reports += 1
         if cell.reports > _REPORTS_MOST:
             self.kill(cell)
+        elif number == Report.TIRED:
+            self.retire(cell)
         elif number != Report.READY:
             log.error("%s: %s", cell, text)
 

@@ -29,7 +29,7 @@ log = logging.getLogger("walkin.zygote")
 
 _TICK_S = 0.5
 #: How long an asker waits for a cell to be given up when all are taken.
-_PATIENCE_S = 1.5
+_PATIENCE_S = 2.0
 #: A cell used more recently than this is not given up for another database.
 _WARM_S = 1.0
 _PEER = struct.Struct("3i")
@@ -164,6 +164,7 @@ class Zygote:
         with contextlib.suppress(KeyError, ValueError):  # it may be closed already
             self._selector.unregister(asker.sock)
         asker.sock.close()
+        self._waiting = [waiting for waiting in self._waiting if waiting.asker is not asker]
 
     def _reply(
         self,

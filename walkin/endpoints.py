@@ -114,7 +114,7 @@ class Desk:
             log.warning("request %s on %s: %s", request_id.hex(), instance.hex(), cause)
             raise Refused("query_timeout", headers=headers) from cause
         except (NodeBusy, ZygoteGone) as cause:
-            log.warning("request %s on %s: %r", request_id.hex(), instance.hex(), cause)
+            log.info("request %s on %s: %r", request_id.hex(), instance.hex(), cause)
             refusal = busy()
             refusal.headers.update(headers)
             raise refusal from cause

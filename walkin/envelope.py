@@ -8,6 +8,7 @@ import logging
 import os
 
 import orjson
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from walkin.errors import Refused, busy
@@ -42,40 +43,55 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         request_id = scope[REQUEST_ID] = os.urandom(16)
-        headers = (*HEADERS, (b"x-request-id", request_id.hex().encode()))
-        begun = ended = False
-
-        async def send_with_headers(message: Message) -> None:
-            nonlocal begun, ended
-            if message["type"] == "http.response.start":
-                begun = True
-                message["headers"] = [*message["headers"], *headers]
-            elif not message.get("more_body"):
-                ended = True
-            await send(message)
-
+        answer = _Answer(request_id.hex(), send)
         try:
-            await self._app(scope, receive, send_with_headers)
+            await self._app(scope, receive, answer.send)
+        except ClientDisconnect:
+            log.info("request %s: the caller is gone", request_id.hex())
         except asyncio.CancelledError:
             # The drain is over and this call is not. It ends here, with an answer.
-            if begun:
+            if answer.begun:
                 raise
-            await _send(busy(), request_id.hex(), send_with_headers)
+            await answer.refuse(busy())
         except Exception:
             # Starlette raises a fault once more after its handler (app.py) has answered it.
             log.exception("request %s failed", request_id.hex())
-            if not begun:
-                await _send(Refused("internal"), request_id.hex(), send_with_headers)
-            elif not ended:
+            if not answer.begun:
+                await answer.refuse(Refused("internal"))
+            elif not answer.ended:
                 raise
 
 
-async def _send(refused: Refused, request_id: str, send: Send) -> None:
-    body = orjson.dumps(refused.body(request_id))
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        *((name.lower().encode(), text.encode()) for name, text in refused.headers.items()),
-    ]
-    await send({"type": "http.response.start", "status": refused.row.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+class _Answer:
+    """One answer on its way out, in its envelope."""
+
+    def __init__(self, request_id: str, send: Send) -> None:
+        self._request_id = request_id
+        self._send = send
+        self.begun = False
+        self.ended = False
+
+    async def send(self, message: Message) -> None:
+        """Send a part of the answer. Raises ClientDisconnect when nobody takes it any more."""
+        if message["type"] == "http.response.start":
+            self.begun = True
+            own = (*HEADERS, (b"x-request-id", self._request_id.encode()))
+            message["headers"] = [*message["headers"], *own]
+        elif not message.get("more_body"):
+            self.ended = True
+        try:
+            await self._send(message)
+        except (RuntimeError, OSError) as cause:
+            raise ClientDisconnect from cause
+
+    async def refuse(self, refused: Refused) -> None:
+        """Send a whole error answer."""
+        body = orjson.dumps(refused.body(self._request_id))
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            *((name.lower().encode(), text.encode()) for name, text in refused.headers.items()),
+        ]
+        status = refused.row.status
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})

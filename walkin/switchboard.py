@@ -72,10 +72,6 @@ class Switchboard:
         used, self._used = self._used, set()
         self._zygote.tell_used(used)
 
-    async def status(self) -> dict[str, object]:
-        """Return what the zygote says of itself. Raises ZygoteGone."""
-        return await self._zygote.ask_status()
-
     def close(self) -> None:
         """Hang up everywhere."""
         for line in list(self._lines.values()):

@@ -1,5 +1,6 @@
 """Any process may die at any time: one clean error at most, and no acknowledged row is lost."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from tests.handles import Answer, Client, Service, cpu_s, wait_for_end, wait_until
@@ -281,3 +283,46 @@ def test_connection_dropped_during_a_call_does_not_mix_up_answers(service: Servi
         wait_until(lambda: cpu_s(cell) > idle_s + 0.1, 5, "the cell works")
     assert client.sql("SELECT 'mine'").rows == [["mine"]]
     assert is_whole(client)
+
+
+def test_row_that_json_would_grow_beyond_memory_is_cut_off_and_the_cell_lives(
+    service: Service, client: Client
+) -> None:
+    client.sql("SELECT 1")
+    cell = service.cell(client)
+    columns = ", ".join(f"x || '{number}'" for number in range(50))
+    control = "SELECT replace(hex(zeroblob(500000)), '0', char(1))"
+    answer = client.sql(f"WITH t(x) AS MATERIALIZED ({control}) SELECT {columns} FROM t")
+    assert answer.status in (200, 400)
+    assert answer.status == 400 or answer.json["truncated"] is True
+    assert client.sql("SELECT 1").rows == [[1]]
+    assert service.cell(client) == cell
+
+
+def test_what_a_call_changed_on_the_connection_ends_with_it_though_nobody_took_its_answer(
+    make_service: Callable[..., Service],
+) -> None:
+    service = make_service()
+    client = service.client()
+    client.sql("CREATE TABLE kept(x)")
+    cell = service.cell(client)
+    idle_s = cpu_s(cell)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(
+            client.sql,
+            "CREATE TEMP TABLE z(a); PRAGMA query_only=1; WITH RECURSIVE c(x) AS"
+            " (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 5000000) SELECT sum(x) FROM c",
+        )
+        wait_until(lambda: cpu_s(cell) > idle_s + 0.05, 5, "the call runs")
+        service.signal("front desk", signal.SIGKILL)
+        assert call.exception() is not None
+
+    def answers_again() -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            return service.client(client.token).sql("SELECT 1").status == 200
+        return False
+
+    wait_until(answers_again, 10, "a new front desk")
+    later = service.client(client.token)
+    assert later.sql("SELECT * FROM z").code == "sql_error"
+    assert later.sql("INSERT INTO kept VALUES (1)").status == 200

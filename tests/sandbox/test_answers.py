@@ -263,3 +263,23 @@ def test_any_arguments_are_bound_or_refused(args: Any) -> None:
     assert code == "invalid_args"
     for value in bound.values() if isinstance(bound, dict) else bound:
         assert value is None or isinstance(value, int | float | str | bytes)
+
+
+@pytest.mark.parametrize("names", [("a", ":a"), ("@a", "$a"), (":a", "a")])
+def test_a_parameter_named_twice_is_refused(names: tuple[str, str]) -> None:
+    body = json.dumps({"sql": "SELECT :a", "args": dict.fromkeys(names, 1)}).encode()
+    with pytest.raises(Refusal) as raised:
+        answers.decode_call(body)
+    assert raised.value.code == "invalid_args"
+
+
+@pytest.mark.parametrize(("given", "bare"), [("a", "a"), (":a", "a"), ("@a", "a"), ("::a", ":a")])
+def test_one_mark_before_a_name_is_passed_over(given: str, bare: str) -> None:
+    _, args = answers.decode_call(json.dumps({"sql": "SELECT 1", "args": {given: 1}}).encode())
+    assert args == {bare: 1}
+
+
+def test_a_row_is_too_long_by_the_length_of_its_texts_and_blobs() -> None:
+    most = answers.MAX_ROWS_BYTES
+    assert not answers.is_too_long(("x" * most, 1, None, 1.5))
+    assert answers.is_too_long(("x" * most, b"y"))

@@ -539,15 +539,6 @@ def test_telling_without_a_zygote_is_no_error(
     run(main())
 
 
-def test_what_the_zygote_says_of_itself_is_passed_on(run: Run, make_settings: Make) -> None:
-    async def main() -> None:
-        told = Told(Outcome.DONE, text=b'{"live_cells":3}')
-        async with house(make_settings(), lambda *_: told) as at:
-            assert await at.switchboard.status() == {"live_cells": 3}
-
-    run(main())
-
-
 def test_closing_hangs_up_everywhere(run: Run, make_settings: Make) -> None:
     async def main() -> None:
         async with house(make_settings(), lines_for()) as at:
