@@ -159,26 +159,22 @@ class Service:
 
     def pids(self, role: str) -> list[int]:
         """The service's own processes by title: `zygote`, `reaper`, `front desk`, `cell <id>`."""
-        assert self.process is not None
-        family = {self.process.pid}
-        found = []
-        for pid, parent, title in _processes():
-            if parent in family:
-                family.add(pid)
-                if title == f"walkin: {role}":
-                    found.append(pid)
-        return found
+        return [pid for pid, title in self._family() if title == f"walkin: {role}"]
 
     def family(self) -> list[str]:
         """The titles of all processes of this service."""
+        return [title for _, title in self._family()]
+
+    def _family(self) -> list[tuple[int, str]]:
+        """Every process below the service's first, as (pid, title)."""
         assert self.process is not None
-        family = {self.process.pid}
-        titles = []
+        children: dict[int, list[tuple[int, str]]] = {}
         for pid, parent, title in _processes():
-            if parent in family:
-                family.add(pid)
-                titles.append(title)
-        return titles
+            children.setdefault(parent, []).append((pid, title))
+        found = children.get(self.process.pid, [])
+        for pid, _ in found:  # grows while it is walked
+            found += children.get(pid, [])
+        return found
 
     def signal(self, role: str, number: int) -> int:
         """Send a signal to the one process of that role and return its pid."""
@@ -188,7 +184,8 @@ class Service:
 
     def cell(self, client: Client) -> int:
         """The pid of the cell that has this client's database."""
-        (pid,) = self.pids(f"cell {client.instance}")
+        role = f"cell {client.instance}"
+        (pid,) = wait_until(lambda: self.pids(role), 5, role)
         return pid
 
     def traces(self) -> list[Path]:
@@ -234,7 +231,7 @@ def cpu_s(pid: int) -> float:
 
 
 def _processes() -> list[tuple[int, int, str]]:
-    """All processes as (pid, parent, title), parents before children."""
+    """All processes as (pid, parent, title)."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -244,4 +241,4 @@ def _processes() -> list[tuple[int, int, str]]:
                 if stat.rpartition(")")[2].split()[0] != "Z":
                     parent = int(stat.rpartition(")")[2].split()[1])
                     found.append((int(folder.name), parent, title))
-    return sorted(found)
+    return found
