@@ -11,7 +11,7 @@ import orjson
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from walkin.errors import Refused, busy
+from walkin.errors import Refused
 
 log = logging.getLogger("walkin.front")
 
@@ -49,10 +49,11 @@ class Envelope:
         except ClientDisconnect:
             log.info("request %s: the caller is gone", request_id.hex())
         except asyncio.CancelledError:
-            # The drain is over and this call is not. It ends here, with an answer.
+            # The drain is over and this call is not: it ends here. It may have begun its work, so
+            # nobody is invited to send it again.
             if answer.begun:
                 raise
-            await answer.refuse(busy())
+            await answer.refuse(Refused("cell_lost"))
         except Exception:
             # Starlette raises a fault once more after its handler (app.py) has answered it.
             log.exception("request %s failed", request_id.hex())
@@ -90,7 +91,6 @@ class _Answer:
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
-            *((name.lower().encode(), text.encode()) for name, text in refused.headers.items()),
         ]
         status = refused.row.status
         await self.send({"type": "http.response.start", "status": status, "headers": headers})

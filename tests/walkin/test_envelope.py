@@ -124,7 +124,7 @@ def test_what_is_not_http_passes_untouched(kind: str) -> None:
     assert scope == {"type": kind}
 
 
-def test_a_request_cancelled_before_its_answer_is_told_to_come_back() -> None:
+def test_a_request_cancelled_before_its_answer_is_not_invited_to_come_back() -> None:
     sent: list[Any] = []
 
     async def cancelled(*_: Any) -> None:
@@ -134,9 +134,9 @@ def test_a_request_cancelled_before_its_answer_is_told_to_come_back() -> None:
         sent.append(message)
 
     asyncio.run(Envelope(cancelled)({"type": "http"}, asyncio.Event().wait, send))  # type: ignore[arg-type]
-    assert sent[0]["status"] == 503
-    assert (b"retry-after", b"1") in sent[0]["headers"]
-    assert orjson.loads(sent[1]["body"])["code"] == "busy"
+    assert sent[0]["status"] == 500
+    assert orjson.loads(sent[1]["body"])["code"] == "cell_lost"
+    assert orjson.loads(sent[1]["body"])["retryable"] is False
 
 
 def test_a_request_cancelled_in_its_answer_stays_cancelled() -> None:
