@@ -171,7 +171,8 @@ def test_everything_killed_at_once_starts_again_with_the_data(
         service.kill()
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        assert call.exception() is not None
+        # Its cell may have ended a moment before the front desk did.
+        assert call.exception() or call.result().code == "cell_lost"
     service.start()
     assert is_whole(service.client(client.token))
 
@@ -315,7 +316,8 @@ def test_what_a_call_changed_on_the_connection_ends_with_it_though_nobody_took_i
         )
         wait_until(lambda: cpu_s(cell) > idle_s + 0.05, 5, "the call runs")
         service.signal("front desk", signal.SIGKILL)
-        assert call.exception() is not None
+        # Its cell may have ended a moment before the front desk did.
+        assert call.exception() or call.result().code == "cell_lost"
 
     def answers_again() -> bool:
         with contextlib.suppress(httpx.TransportError):
