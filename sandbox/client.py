@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import socket
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -128,10 +129,11 @@ class AsyncClient:
         # A zygote that dies takes its unanswered questions with it. All of them may be asked
         # again, CREATE too: if the id exists by now it fails, and what was made expires unused.
         give_up = asyncio.get_running_loop().time() + self._patience_s
+        until = int((time.monotonic() + self._patience_s) * 1000)
         while True:
             try:
                 async with asyncio.timeout_at(give_up):
-                    return await self._ask_once(op, instance, expires, cell)
+                    return await self._ask_once(op, instance, expires, cell, until)
             except TimeoutError:
                 raise ZygoteGone(f"no answer to {op.name}") from None
             except OSError as cause:
@@ -141,7 +143,7 @@ class AsyncClient:
                 await asyncio.sleep(0.05)
 
     async def _ask_once(
-        self, op: Op, instance: bytes, expires: int, cell: int
+        self, op: Op, instance: bytes, expires: int, cell: int, until: int
     ) -> tuple[Reply, int | None]:
         loop = asyncio.get_running_loop()
         if self._sock is None:
@@ -152,7 +154,7 @@ class AsyncClient:
         self._waiting[number] = answer
         try:
             # A full socket raises BlockingIOError, an OSError: tried again a moment later.
-            self._sock.send(control.encode_request(op, number, instance, expires, cell))
+            self._sock.send(control.encode_request(op, number, instance, expires, cell, until))
             return await answer
         except asyncio.CancelledError:
             # The answer may have come in the same turn of the loop: its line has no owner now.
@@ -171,10 +173,17 @@ class AsyncClient:
         loop.add_reader(sock.fileno(), self._read, sock)
 
     def _read(self, sock: socket.socket) -> None:
+        # All that is there: when hundreds create at once, one reply a turn of a busy loop would
+        # leave the last of them waiting for longer than they do.
+        while sock is self._sock and self._take(sock):
+            pass
+
+    def _take(self, sock: socket.socket) -> bool:
+        """Hand one reply to its asker; say whether there may be another."""
         try:
             packet, fd = descriptors.receive(sock, control.MAX_PACKET)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             packet, fd = b"", None
         try:
@@ -185,13 +194,14 @@ class AsyncClient:
             if fd is not None:
                 os.close(fd)
             self._drop()
-            return
+            return False
         answer = self._waiting.pop(reply.number, None)
         if answer is None or answer.done():
             if fd is not None:
                 os.close(fd)
         else:
             answer.set_result((reply, fd))
+        return True
 
     def _drop(self) -> None:
         if self._sock is None:

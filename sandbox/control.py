@@ -20,7 +20,7 @@ from sandbox.errors import ControlError
 
 MAX_PACKET = 4096
 ID_BYTES = 16
-_REQUEST = struct.Struct("!BI16sQQ")
+_REQUEST = struct.Struct("!BI16sQQQ")
 _REPLY = struct.Struct("!BIQQ")
 #: Instance ids that fit one TOUCH packet.
 TOUCH_MOST = (MAX_PACKET - 1) // ID_BYTES
@@ -51,7 +51,9 @@ class Request(NamedTuple):
     """One question.
 
     `expires` (Unix seconds) is for CREATE. `cell` is for KILL: the number of the cell that is
-    meant, so that its successor is not; 0 means whichever there is.
+    meant, so that its successor is not; 0 means whichever there is. `until` (milliseconds of
+    CLOCK_MONOTONIC, which all processes of a machine share) is when the asker stops waiting: a
+    database made after that would be nobody's. 0 means never.
     """
 
     op: Op
@@ -59,6 +61,7 @@ class Request(NamedTuple):
     instance: bytes
     expires: int
     cell: int = 0
+    until: int = 0
 
 
 class Reply(NamedTuple):
@@ -76,19 +79,24 @@ class Reply(NamedTuple):
 
 
 def encode_request(
-    op: Op, number: int, instance: bytes = bytes(ID_BYTES), expires: int = 0, cell: int = 0
+    op: Op,
+    number: int,
+    instance: bytes = bytes(ID_BYTES),
+    expires: int = 0,
+    cell: int = 0,
+    until: int = 0,
 ) -> bytes:
     """Return the packet for one question (every operation but TOUCH)."""
-    return _REQUEST.pack(op, number, instance, expires, cell)
+    return _REQUEST.pack(op, number, instance, expires, cell, until)
 
 
 def decode_request(packet: bytes) -> Request:
     """Return the question in a packet. Raises ControlError for anything else."""
     if len(packet) != _REQUEST.size:
         raise ControlError(f"control request of {len(packet)} bytes")
-    op, number, instance, expires, cell = _REQUEST.unpack(packet)
+    op, number, instance, expires, cell, until = _REQUEST.unpack(packet)
     try:
-        return Request(Op(op), number, instance, expires, cell)
+        return Request(Op(op), number, instance, expires, cell, until)
     except ValueError:
         raise ControlError(f"unknown control operation {op}") from None
 

@@ -157,7 +157,7 @@ class Zygote:
             return
         for instance in touched or ():
             self._nursery.touch(instance)
-        if request:
+        if request and not 0 < request.until < time.monotonic() * 1000:
             self._answers[request.op](asker, request)
 
     def _hang_up(self, asker: Asker) -> None:

@@ -114,6 +114,20 @@ def test_service_goes_on_within_2_seconds_of_the_zygotes_death(
     assert "Traceback" not in service.log()
 
 
+def test_database_refused_for_want_of_time_is_not_made_later(
+    make_service: Callable[..., Service],
+) -> None:
+    service = make_service()
+    zygote = service.signal("zygote", signal.SIGSTOP)
+    refused = service.client().sql("CREATE TABLE t(x)")
+    os.kill(zygote, signal.SIGCONT)
+    assert (refused.status, refused.code) == (503, "busy")
+    assert "x-walkin-session" not in refused.headers
+    before = len(service.traces())
+    assert service.client().sql("SELECT 1").status == 200
+    assert (before, len(service.traces())) == (0, 3), "a folder, a record and a turn"
+
+
 def test_call_in_flight_when_the_zygote_dies_gets_one_clean_error(
     make_service: Callable[..., Service],
 ) -> None:

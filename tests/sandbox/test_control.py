@@ -23,12 +23,19 @@ ids = st.binary(min_size=16, max_size=16)
 # --- packets ---
 
 
-@given(op=st.sampled_from(Op), number=numbers, instance=ids, expires=seconds, cell=seconds)
+@given(
+    op=st.sampled_from(Op),
+    number=numbers,
+    instance=ids,
+    expires=seconds,
+    cell=seconds,
+    until=seconds,
+)
 def test_a_request_comes_back_as_it_was_asked(
-    op: Op, number: int, instance: bytes, expires: int, cell: int
+    op: Op, number: int, instance: bytes, expires: int, cell: int, until: int
 ) -> None:
-    packet = control.encode_request(op, number, instance, expires, cell)
-    assert control.decode_request(packet) == Request(op, number, instance, expires, cell)
+    packet = control.encode_request(op, number, instance, expires, cell, until)
+    assert control.decode_request(packet) == Request(op, number, instance, expires, cell, until)
 
 
 @given(
