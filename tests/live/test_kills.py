@@ -207,12 +207,15 @@ def free_port() -> int:
         return port
 
 
-#: SQLite looks at its clock between opcodes; each of these spends its time inside one.
+#: SQLite looks at its clock between opcodes; each of these spends its time inside one. All take
+#: ten times the deadline, so that no machine is quick enough to end one in time.
 STRAYS = {
     "endless query": ENDLESS,
     "endless write": ENDLESS_WRITE,
-    "instr": "SELECT instr(printf('%.*c', 1000000, 'a'), printf('%.*c', 500000, 'a') || 'b')",
-    "replace": "SELECT replace(printf('%.*c', 1000000, 'a'), printf('%.*c', 500000, 'a') || 1, '')",
+    "instr": "SELECT sum(instr(printf('%.*c', 1000000, 'a'), printf('%.*c', 500000, 'a') || value))"
+    " FROM json_each('[1, 2, 3, 4]')",
+    "replace": "SELECT sum(length(replace(printf('%.*c', 1000000, 'a'),"
+    " printf('%.*c', 500000, 'a') || value, ''))) FROM json_each('[1, 2, 3, 4]')",
     "trim": "SELECT trim(printf('%.*c', 1000000, 'a'), printf('%.*c', 80000, 'b') || 'a')",
     "like": "SELECT count(*) FROM (SELECT printf('%.*c', 1000000, 'a') || value AS t FROM"
     " json_each('[1, 2, 3, 4, 5, 6]')) WHERE t LIKE '%' || printf('%.*c', 990, 'a') || 'b%'",
@@ -229,8 +232,9 @@ STRAYS = {
     "fts5 near": """
         CREATE VIRTUAL TABLE f USING fts5(t);
         INSERT INTO f SELECT replace(printf('%.*c', 150000, 'x'), 'x', 'a ');
-        SELECT count(*) FROM f
-        WHERE f MATCH 'NEAR(' || replace(printf('%.*c', 60, 'x'), 'x', 'a ') || ', 1000)'""",
+        SELECT (SELECT count(*) FROM f
+                WHERE f MATCH 'NEAR(' || replace(printf('%.*c', 100, 'x'), 'x', 'a ') || value)
+        FROM json_each('[", 100)", ", 200)", ", 300)", ", 400)"]')""",
 }
 
 
