@@ -19,7 +19,7 @@ from setproctitle import setproctitle
 from sandbox import jail, settings
 from sandbox.control import Op
 from sandbox.engine import blank_database
-from sandbox.jail import WallError
+from sandbox.errors import WallError
 from sandbox.place import Place
 from sandbox.zygote import Zygote
 

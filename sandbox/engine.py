@@ -37,6 +37,11 @@ def blank_database() -> bytes:
     return bytes(image)
 
 
+def versions() -> dict[str, str]:
+    """Return which SQLite runs the statements, and which binding."""
+    return {"sqlite": apsw.sqlite_lib_version(), "apsw": apsw.apsw_version()}
+
+
 def seed_randomness() -> None:
     """Draw SQLite's random seed now: it comes from /dev/urandom, which the jail closes."""
     apsw.randomness(0)

@@ -9,7 +9,8 @@ Runs in: every process; standard library only.
      ├─ NodeBusy          no cell can be had right now; worth another try
      ├─ CellLost          the cell ended before its answer did
      ├─ CellTimeout       the cell did not answer within its time
-     └─ ZygoteGone        the zygote cannot be reached
+     ├─ ZygoteGone        the zygote cannot be reached
+     └─ WallError         a wall of the jail cannot be raised, or does not stand
 """
 
 
@@ -47,3 +48,7 @@ class CellTimeout(SandboxError):  # noqa: N818
 
 class ZygoteGone(SandboxError):  # noqa: N818
     """Raised when the zygote cannot be reached within the time allowed."""
+
+
+class WallError(SandboxError):
+    """Raised when a wall cannot be raised or does not stand, with the step and the reason."""

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from landlockpy import AccessFS
 
 from sandbox import kernel, limits
-from sandbox.errors import SandboxError
+from sandbox.errors import WallError
 
 #: The least that will do: Linux 6.12. A newer kernel's further denials are used too.
 LEAST_LANDLOCK_ABI = 6
@@ -42,10 +42,6 @@ _WITHOUT = {
     "open": (1, kernel.O_TMPFILE_BIT),
     "openat": (2, kernel.O_TMPFILE_BIT),
 }
-
-
-class WallError(SandboxError):
-    """Raised when a wall cannot be raised, with the step and the reason."""
 
 
 class Walls(NamedTuple):
@@ -93,3 +89,19 @@ def enter(folder: Path, walls: Walls) -> None:
         kernel.seccomp(walls.seccomp)
     except OSError as cause:
         raise WallError(f"{step}: {cause}") from cause
+    _try_the_door(folder)
+
+
+def _try_the_door(folder: Path) -> None:
+    """Raise WallError unless the two walls just raised hold: the kernel may say yes and do less.
+
+    Without Landlock the owner of a folder may list the one above it; without seccomp access(2)
+    finds what is there.
+    """
+    try:
+        os.close(os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY))
+    except PermissionError:
+        if not os.access(folder, os.F_OK):
+            return
+        raise WallError("seccomp: a call that it refuses was carried out") from None
+    raise WallError("Landlock: a folder outside the jail could be opened")

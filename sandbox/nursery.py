@@ -8,7 +8,6 @@ import contextlib
 import itertools
 import logging
 import os
-import select
 import selectors
 import signal
 import socket
@@ -17,8 +16,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from sandbox import cell as cell_process
-from sandbox import control, leash
-from sandbox.jail import WallError, Walls
+from sandbox import leash
+from sandbox.jail import Walls
 from sandbox.leash import Order, Report
 from sandbox.place import Place
 from sandbox.settings import Settings
@@ -29,8 +28,13 @@ log = logging.getLogger("walkin.zygote")
 RETIRE_S = 4.0
 #: How long no blank cells are made after one failed.
 _REST_S = 0.5
-_PROOF_S = 10.0
 _REPORTS_MOST = 5
+#: What it means when a cell dies of a signal.
+_CAUSES = {
+    signal.SIGSYS: "a system call that seccomp forbids",
+    signal.SIGALRM: "a call that outran its clock",
+    signal.SIGXCPU: "its share of processor time is used up",
+}
 
 
 class Cell:
@@ -88,33 +92,6 @@ class Nursery:
     def make_database(self, instance: bytes, expires: int) -> None:
         """Make a database's files and records. Raises OSError."""
         self._place.create(instance, expires, self._database)
-
-    def prove_walls(self) -> None:
-        """Raise every wall once, in a real cell on a database of its own, before any caller's.
-
-        Raises WallError with the cell's own words if it does not come up within _PROOF_S.
-        """
-        instance = os.urandom(control.ID_BYTES)
-        # Not due yet, or the reaper might take it away under our hands.
-        expires = int(time.time() + 60)
-        self.make_database(instance, expires)
-        line = self.assign(instance)
-        if line is None:
-            raise WallError("no cell can be forked")
-        cell = self.live.pop(instance)
-        self._selector.unregister(cell.own)
-        ready, _, _ = select.select([cell.own], [], [], _PROOF_S)
-        report = leash.receive_report(cell.own) if ready else (0, "no word from the first cell")
-        self.kill(cell)
-        os.waitpid(cell.pid, 0)
-        del self._by_pid[cell.pid]
-        cell.own.close()
-        line.close()
-        self._place.move_aside(instance)
-        self._place.delete(instance)
-        self._place.forget(instance, expires)
-        if report is None or report[0] != Report.READY:
-            raise WallError(report[1] if report else "the first cell ended without a word")
 
     def wants_blank(self) -> bool:
         """Say whether another blank cell should be made."""
@@ -258,6 +235,12 @@ class Nursery:
             if cell:
                 self._bury(cell, status)
 
+    def wait_for_end(self, cell: Cell) -> None:
+        """Wait for the exit of a cell that was killed: for the zygote's start, not for later."""
+        _, status = os.waitpid(cell.pid, 0)
+        del self._by_pid[cell.pid]
+        self._bury(cell, status)
+
     def _bury(self, cell: Cell, status: int) -> None:
         with contextlib.suppress(KeyError):  # its end may have been seen before its exit
             self._selector.unregister(cell.own)
@@ -271,7 +254,9 @@ class Nursery:
         ours = cell.killed and os.WTERMSIG(status) == signal.SIGKILL
         if os.WIFSIGNALED(status) and not ours:
             self.deaths += 1
-            log.warning("%s died of %s", cell, signal.Signals(os.WTERMSIG(status)).name)
+            number = signal.Signals(os.WTERMSIG(status))
+            what = _CAUSES.get(number, "not on our word")
+            log.warning("%s died of %s: %s", cell, number.name, what)
         elif os.WIFEXITED(status) and os.WEXITSTATUS(status):
             self.deaths += 1
             log.warning("%s failed", cell)

@@ -14,13 +14,14 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sandbox import control, descriptors
+from sandbox import control, descriptors, proof
+from sandbox.census import Census
 from sandbox.control import Op, Outcome, Request
+from sandbox.engine import versions
 from sandbox.errors import ControlError
 from sandbox.jail import Walls
-from sandbox.limits import RLIMITS
 from sandbox.nursery import Nursery
 from sandbox.place import Place
 from sandbox.settings import Settings
@@ -64,8 +65,10 @@ class Zygote:
     ) -> None:
         self._listener = listener
         self._place = place
+        self._census = Census(place)
+        self._versions = versions()
         self._most_live = settings.max_live_cells
-        self._landlock_abi = walls.landlock_abi
+        self._walls: dict[str, Any] = {"landlock_abi": walls.landlock_abi}
         self._askers = askers
         self._parent = os.getppid()
         self._selector = selectors.DefaultSelector()
@@ -82,7 +85,7 @@ class Zygote:
 
     def prove_walls(self) -> None:
         """Raise every wall once in a real cell. Raises WallError if one does not stand."""
-        self._nursery.prove_walls()
+        self._walls |= proof.prove_walls(self._nursery, self._place)
 
     def serve(self) -> None:
         """Run until told to stop (SIGTERM, SIGINT) or until the starter is gone."""
@@ -196,6 +199,7 @@ class Zygote:
             log.error("instance %s cannot be made: %s", request.instance.hex(), cause)
             self._reply(asker, request, Outcome.FAILED)
             return
+        self._census.add(request.expires)
         self._hand_over(asker, request, request.expires)
 
     def _answer_open(self, asker: Asker, request: Request) -> None:
@@ -234,14 +238,13 @@ class Zygote:
 
     def _answer_status(self, asker: Asker, request: Request) -> None:
         status = {
+            "walls": self._walls,
+            "instances": self._census.count(time.time()),
             "live_cells": len(self._nursery.live),
             "blank_cells": self._nursery.blank_count,
             "max_live_cells": self._most_live,
             "cell_deaths": self._nursery.deaths,
-            "landlock_abi": self._landlock_abi,
-            "seccomp": True,
-            "rlimits": len(RLIMITS),
-            "cell_uid": os.geteuid(),
+            "versions": self._versions,
         }
         self._reply(asker, request, Outcome.DONE, text=json.dumps(status).encode())
 

@@ -23,6 +23,7 @@ from walkin.endpoints import Desk, error_response
 from walkin.envelope import Envelope
 from walkin.errors import Refused
 from walkin.settings import Secret, Settings
+from walkin.status import Status
 from walkin.switchboard import Switchboard
 from walkin.throttle import Throttle
 from walkin.tokens import Seal
@@ -36,11 +37,15 @@ def build(settings: Settings, keys: tuple[Secret, ...]) -> ASGIApp:
     """Return the ASGI application."""
     zygote = AsyncClient(Place(settings.data_dir).run, _ZYGOTE_PATIENCE_S)
     switchboard = Switchboard(zygote, settings)
-    desk = Desk(settings, Seal(keys), Throttle(settings), switchboard)
-    methods = {"/sql": "POST", "/healthz": "GET", "/openapi.json": "GET"}
-    coroutines = {"/sql": desk.run_sql, "/healthz": desk.health, "/openapi.json": desk.openapi}
-    routes = [Route(path, act, methods=[methods[path]]) for path, act in coroutines.items()]
-    routes += [Route(path, desk.preflight, methods=["OPTIONS"]) for path in coroutines]
+    desk = Desk(settings, Seal(keys), Throttle(settings), switchboard, Status(zygote))
+    operations = {
+        "/sql": ("POST", desk.run_sql),
+        "/healthz": ("GET", desk.health),
+        "/status": ("GET", desk.status),
+        "/openapi.json": ("GET", desk.openapi),
+    }
+    routes = [Route(path, act, methods=[method]) for path, (method, act) in operations.items()]
+    routes += [Route(path, desk.preflight, methods=["OPTIONS"]) for path in operations]
 
     async def answer_refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, Refused)  # noqa: S101 - registered for it alone
@@ -49,8 +54,8 @@ def build(settings: Settings, keys: tuple[Secret, ...]) -> ASGIApp:
     async def answer_routing(request: Request, error: Exception) -> Response:
         path = request.url.path
         if isinstance(error, HTTPException) and error.status_code == 405:  # noqa: PLR2004
-            get = methods[path]
-            allow = "GET, HEAD, OPTIONS" if get == "GET" else f"{get}, OPTIONS"
+            method, _ = operations[path]
+            allow = "GET, HEAD, OPTIONS" if method == "GET" else f"{method}, OPTIONS"
             refused = Refused("method_not_allowed", headers={"Allow": allow})
         else:
             refused = Refused("path_not_found", hint="POST /sql; see GET /openapi.json")

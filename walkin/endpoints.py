@@ -24,6 +24,7 @@ from walkin.addresses import client_address, rate_key
 from walkin.envelope import REQUEST_ID
 from walkin.errors import Refused, busy
 from walkin.settings import Settings
+from walkin.status import Status
 from walkin.switchboard import Switchboard
 from walkin.throttle import Throttle
 from walkin.tokens import Seal, TokenInvalid
@@ -48,12 +49,18 @@ class Desk:
     """What the coroutines share."""
 
     def __init__(
-        self, settings: Settings, seal: Seal, throttle: Throttle, switchboard: Switchboard
+        self,
+        settings: Settings,
+        seal: Seal,
+        throttle: Throttle,
+        switchboard: Switchboard,
+        status: Status,
     ) -> None:
         self._trusted = settings.trusted_proxies
         self._seal = seal
         self._throttle = throttle
         self._switchboard = switchboard
+        self._status = status
         self._openapi = read_openapi()
 
     async def run_sql(self, request: Request) -> Response:
@@ -80,6 +87,14 @@ class Desk:
     async def health(self, _: Request) -> Response:
         """GET /healthz: the front desk is here."""
         return Response(_HEALTHY, media_type=_JSON)
+
+    async def status(self, request: Request) -> Response:
+        """GET /status: the walls that stand here, the cells, how many databases."""
+        try:
+            return Response(await self._status.read(), media_type=_JSON)
+        except ZygoteGone as cause:
+            log.error("request %s: no status: %s", request.scope[REQUEST_ID].hex(), cause)
+            raise busy() from cause
 
     async def openapi(self, _: Request) -> Response:
         """GET /openapi.json: the contract, the same bytes as in the repository."""

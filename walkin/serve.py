@@ -230,10 +230,11 @@ def _reachable(listener: socket.socket) -> tuple[str, int]:
 def _greeting(settings: Settings, listener: socket.socket, status: dict[str, Any]) -> str:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
+    walls = status["walls"]
     return (
         f"walkin listens on http://{shown}:{port}, data in {settings.data_dir}, "
-        f"walls up: Landlock ABI {status['landlock_abi']}, seccomp, "
-        f"{status['rlimits']} rlimits, cells as user {status['cell_uid']}"
+        f"walls up: Landlock ABI {walls['landlock_abi']}, seccomp, "
+        f"{len(walls['rlimits'])} rlimits, cells as user {walls['user']}"
     )
 
 

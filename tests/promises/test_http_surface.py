@@ -32,7 +32,7 @@ CORS = {
 }
 SESSION_HEADERS = {"x-walkin-session", "x-walkin-ttl"}
 SELECT_1 = b'{"sql": "SELECT 1"}'
-PATHS = ["/sql", "/healthz", "/openapi.json"]
+PATHS = ["/sql", "/healthz", "/status", "/openapi.json"]
 
 
 class RawAnswer(NamedTuple):

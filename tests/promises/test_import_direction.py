@@ -14,6 +14,8 @@ from tests.handles import ROOT
 _FRONT = "walkin"
 _CELL_SIDE = {
     "sandbox.nursery",
+    "sandbox.proof",
+    "sandbox.census",
     "sandbox.zygote",
     "sandbox.cell",
     "sandbox.jail",

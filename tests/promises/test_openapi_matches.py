@@ -188,9 +188,9 @@ def test_its_codes_are_those_of_the_table() -> None:
 def test_each_status_has_the_codes_that_the_table_gives_it() -> None:
     documented = {
         (int(status), code)
-        for _, _, operation in operations()
+        for _, method, operation in operations()
         for status in operation["responses"]
-        if int(status) >= 400
+        if int(status) >= 400 and method != "head"
         for code in codes_of(response(operation, status))
     }
     outside = {

@@ -20,9 +20,10 @@ from typing import Any
 
 import pytest
 
-from sandbox import jail, kernel, leash, limits
+from sandbox import jail, kernel, leash, limits, proof
 from sandbox.engine import blank_database
-from sandbox.jail import WallError, Walls
+from sandbox.errors import WallError
+from sandbox.jail import Walls
 from sandbox.leash import Order
 from sandbox.place import DATABASE, FILES
 from tests.sandbox.handles import (
@@ -461,22 +462,11 @@ def test_a_cell_comes_after_the_front_desk(prisoner: Prisoner) -> None:
     assert os.getpriority(os.PRIO_PROCESS, prisoner.pid) == os.nice(0) + limits.NICER
 
 
-LIMITS = {
-    "Max address space": resource.RLIMIT_AS,
-    "Max file size": resource.RLIMIT_FSIZE,
-    "Max open files": resource.RLIMIT_NOFILE,
-    "Max processes": resource.RLIMIT_NPROC,
-    "Max cpu time": resource.RLIMIT_CPU,
-    "Max core file size": resource.RLIMIT_CORE,
-    "Max locked memory": resource.RLIMIT_MEMLOCK,
-    "Max msgqueue size": resource.RLIMIT_MSGQUEUE,
-}
-
-
 def test_the_kernel_shows_every_limit(prisoner: Prisoner) -> None:
-    assert set(LIMITS.values()) == set(limits.RLIMITS)
-    for name, number in LIMITS.items():
-        soft, hard = prisoner.limit(name)
+    assert {getattr(resource, name) for name in proof.LIMITS} == set(limits.RLIMITS)
+    for name, title in proof.LIMITS.items():
+        number = getattr(resource, name)
+        soft, hard = prisoner.limit(title)
         _, mine = resource.getrlimit(number)
         wanted = limits.RLIMITS[number]
         most = wanted if mine == resource.RLIM_INFINITY else min(mine, wanted)
@@ -575,3 +565,18 @@ def test_a_filter_of_rubbish_is_refused_by_the_kernel(scene: Scene, walls: Walls
     rubbish = Walls(walls.landlock_abi, b"\xff" * 64)
     end = in_child(lambda _: jail.enter(scene.own, rubbish))
     assert end.word.startswith("WallError('seccomp: ")
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        ("landlock", "Landlock: a folder outside the jail could be opened"),
+        ("seccomp", "seccomp: a call that it refuses was carried out"),
+    ],
+)
+def test_a_wall_that_is_said_to_stand_and_does_not_is_found_out(
+    scene: Scene, walls: Walls, monkeypatch: pytest.MonkeyPatch, function: str, words: str
+) -> None:
+    monkeypatch.setattr(kernel, function, lambda *_: None)
+    end = in_child(lambda _: jail.enter(scene.own, walls))
+    assert end.word == f"WallError('{words}')"

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import apsw
 import pytest
 
-from sandbox import control, settings
+from sandbox import control, limits, settings
 from sandbox.control import Op, Outcome
 from sandbox.frames import Kind
 from sandbox.place import DATABASE, FILES
@@ -250,16 +251,32 @@ def test_the_status_says_which_walls_stand_and_how_many_cells_there_are(
     zygote.create()
     status = wait_until(lambda: zygote.status()["blank_cells"] == 2 and zygote.status())
     assert status == {
+        "walls": status["walls"],
+        "instances": 1,
         "live_cells": 1,
         "blank_cells": 2,
         "max_live_cells": 9,
         "cell_deaths": 0,
-        "landlock_abi": status["landlock_abi"],
-        "seccomp": True,
-        "rlimits": 8,
-        "cell_uid": CELL_USER.uid,
+        "versions": {"sqlite": apsw.sqlite_lib_version(), "apsw": apsw.apsw_version()},
     }
-    assert status["landlock_abi"] >= 6
+    walls = status["walls"]
+    assert walls["landlock_abi"] >= 6
+    assert (walls["seccomp"], walls["no_new_privs"], walls["hidden"]) == (True, True, True)
+    assert (walls["user"], walls["capabilities"]) == (CELL_USER.uid, 0)
+    assert len(walls["rlimits"]) == len(limits.RLIMITS)
+
+
+def test_the_status_counts_what_a_zygote_before_it_made(start_zygote: Starter) -> None:
+    zygote = start_zygote()
+    soon = now() + 3
+    for expires in (soon, LATER, LATER):
+        zygote.create(expires=expires)
+    assert zygote.status()["instances"] == 3
+    zygote.stop()
+    zygote.control = zygote.connect()
+    zygote.start()
+    wait_until(lambda: zygote.status()["instances"] == 2, 5, "one has expired")
+    assert time.time() >= soon
 
 
 # --- blank cells ---
@@ -491,7 +508,7 @@ def test_a_packet_that_breaks_the_rules_ends_that_connection_alone(
 ) -> None:
     other = zygote.connect()
     assert asked(zygote, other, packet) == b""
-    assert zygote.status()["seccomp"] is True
+    assert zygote.status()["walls"]["seccomp"] is True
 
 
 def test_an_asker_that_hangs_up_before_its_answer_hurts_nobody(zygote: Zygote) -> None:
@@ -500,7 +517,7 @@ def test_an_asker_that_hangs_up_before_its_answer_hurts_nobody(zygote: Zygote) -
         hasty.send(control.encode_request(Op.CREATE, 1, new_id(), LATER))
         hasty.send(control.encode_request(Op.STATUS, 2))
         hasty.close()
-    assert zygote.status()["seccomp"] is True
+    assert zygote.status()["walls"]["seccomp"] is True
 
 
 @pytest.mark.timeout(20)
@@ -517,7 +534,7 @@ def test_an_asker_that_does_not_read_its_answers_is_dropped(zygote: Zygote) -> N
             break
     else:
         raise AssertionError("still served")
-    assert zygote.status()["seccomp"] is True
+    assert zygote.status()["walls"]["seccomp"] is True
 
 
 def as_cells_user(zygote: Zygote, packet: bytes) -> str:
@@ -792,6 +809,9 @@ def test_a_folder_that_the_cells_user_cannot_reach_ends_it_with_status_2(folder:
         ("landlock_abi", "lambda: 0", "Linux 6.12"),
         ("landlock", "lambda *_: (_ for _ in ()).throw(OSError('none'))", "Landlock: none"),
         ("seccomp", "lambda *_: (_ for _ in ()).throw(OSError('none'))", "seccomp: none"),
+        # A kernel that says yes and does nothing.
+        ("landlock", "lambda *_: None", "Landlock: a folder outside the jail could be opened"),
+        ("seccomp", "lambda *_: None", "seccomp: a call that it refuses was carried out"),
     ],
 )
 def test_a_wall_that_does_not_stand_ends_it_with_status_3_before_any_question(

@@ -12,7 +12,7 @@ from walkin import bodies
 from walkin.app import build
 from walkin.settings import Secret, Settings
 
-PATHS = ("/sql", "/healthz", "/openapi.json")
+PATHS = ("/sql", "/healthz", "/status", "/openapi.json")
 
 Ask = Callable[..., httpx.Response]
 
@@ -99,6 +99,7 @@ def test_an_unknown_path_is_a_404_in_the_error_shape(ask: Ask, method: str, path
     [
         *(("/sql", method, "POST, OPTIONS") for method in ("GET", "PUT", "DELETE", "PATCH")),
         *(("/healthz", method, "GET, HEAD, OPTIONS") for method in ("POST", "PUT", "DELETE")),
+        ("/status", "POST", "GET, HEAD, OPTIONS"),
         ("/openapi.json", "POST", "GET, HEAD, OPTIONS"),
         ("/sql", "INVENTED", "POST, OPTIONS"),
         ("/s%71l", "PUT", "POST, OPTIONS"),
