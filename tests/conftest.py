@@ -4,12 +4,16 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
 
-from sandbox import kernel
+from sandbox import jail, kernel
+from sandbox.engine import blank_database
+from sandbox.jail import Walls
 from tests.handles import CI, Client, Service, open_folder
+from tests.sandbox.handles import Child, make_database_folder
 
 
 def pytest_report_header() -> str:
@@ -71,3 +75,30 @@ def tool() -> Callable[[str], str]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def walls() -> Walls:
+    """What a zygote prepares once for all its cells."""
+    return jail.prepare()
+
+
+@pytest.fixture
+def own(folder: Path) -> Path:
+    """A database's folder, as its cell finds it."""
+    return make_database_folder(folder / "own", blank_database())
+
+
+@pytest.fixture
+def start_child() -> Iterator[Callable[..., Child]]:
+    """Start children that are gone when the test ends."""
+    started: list[Child] = []
+
+    def start(act: Callable[..., Any]) -> Child:
+        child = Child(act)
+        started.append(child)
+        return child
+
+    yield start
+    for child in started:
+        child.close()

@@ -1,48 +1,17 @@
-"""Fixtures of the sandbox's tests: walls, a cell's folder, a zygote, thrown-away children."""
+"""Fixtures of the sandbox's tests: zygotes."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import hypothesis
 import pytest
 
-from sandbox import jail
-from sandbox.engine import blank_database
-from sandbox.jail import Walls
 from tests.handles import open_folder
-from tests.sandbox.handles import Child, Zygote, make_database_folder
+from tests.sandbox.handles import Zygote
 
 # How long an example takes says more about the machine than about the code.
 hypothesis.settings.register_profile("sandbox", deadline=None)
 hypothesis.settings.load_profile("sandbox")
-
-
-@pytest.fixture(scope="session")
-def walls() -> Walls:
-    """What a zygote prepares once for all its cells."""
-    return jail.prepare()
-
-
-@pytest.fixture
-def own(folder: Path) -> Path:
-    """A database's folder, as its cell finds it."""
-    return make_database_folder(folder / "own", blank_database())
-
-
-@pytest.fixture
-def start_child() -> Iterator[Callable[..., Child]]:
-    """Start children that are gone when the test ends."""
-    started: list[Child] = []
-
-    def start(act: Callable[..., Any]) -> Child:
-        child = Child(act)
-        started.append(child)
-        return child
-
-    yield start
-    for child in started:
-        child.close()
 
 
 @pytest.fixture

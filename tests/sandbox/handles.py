@@ -215,10 +215,17 @@ class Line:
 
     def answer(self) -> CellAnswer:
         """Wait for the answer of the call that was sent first."""
+        answer = self.answer_if_any()
+        assert answer is not None, "the cell hung up"
+        return answer
+
+    def answer_if_any(self) -> CellAnswer | None:
+        """Wait for an answer, or for the cell to hang up instead."""
         body = b""
         while True:
             frame = self.next_frame()
-            assert frame is not None, "the cell hung up"
+            if frame is None:
+                return None
             kind, payload = frame
             if kind is Kind.END:
                 return CellAnswer(frames.decode_end(payload), body)
