@@ -9,7 +9,14 @@ import math
 import time
 
 from sandbox.client import AsyncClient, Opened
-from sandbox.errors import CellTimeout, InstanceMissing, NodeBusy, SandboxError, ZygoteGone
+from sandbox.errors import (
+    CellTimeout,
+    FrameError,
+    InstanceMissing,
+    NodeBusy,
+    SandboxError,
+    ZygoteGone,
+)
 from walkin.line import Answer, Line, LineEnded
 from walkin.settings import Settings
 from walkin.tokens import new_instance_id
@@ -59,6 +66,10 @@ class Switchboard:
             except CellTimeout as late:
                 if not late.cell_gone:
                     await self._kill(instance, line.cell)
+                raise
+            except FrameError:
+                # It has shown what it is: the next call gets another cell.
+                await self._kill(instance, line.cell)
                 raise
             except SandboxError:
                 # The reaper may have come in the middle of the call.

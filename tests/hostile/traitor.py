@@ -5,6 +5,7 @@ that took one over might do. `-- act: <name>` tries an act of acts.py in the cel
 answers with its outcome; `-- treason: <name>` spoils the answer itself.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -147,13 +148,15 @@ def _fill_files(cell: Any, sock: socket.socket) -> None:
 
 def _send_descriptors(_: Any, sock: socket.socket) -> None:
     for _ in range(50):
-        socket.send_fds(sock, [frames.encode(Kind.DATA)], [0, 1, 2] * 20)
+        with contextlib.suppress(OSError):  # its user may not have more of them under way
+            socket.send_fds(sock, [frames.encode(Kind.DATA)], [0, 1, 2] * 20)
     sock.sendall(ANSWER)
 
 
 def _send_descriptors_to_zygote(cell: Any, sock: socket.socket) -> None:
     for _ in range(3):
-        socket.send_fds(cell._own, [bytes([leash.Report.READY])], [0, 1, 2] * 20)
+        with contextlib.suppress(OSError):
+            socket.send_fds(cell._own, [bytes([leash.Report.READY])], [0, 1, 2] * 20)
     sock.sendall(ANSWER)
 
 

@@ -342,7 +342,9 @@ def test_a_cell_that_ends_in_the_middle_of_a_call_does_not_get_it_again(
     run(main())
 
 
-def test_after_a_loss_the_next_call_opens_the_database_again(run: Run, make_settings: Make) -> None:
+def test_a_cell_that_breaks_the_rules_is_killed_and_the_next_call_gets_another(
+    run: Run, make_settings: Make
+) -> None:
     async def main() -> None:
         async with house(make_settings(), lines_for()) as at:
             calling = at.call()
@@ -351,6 +353,8 @@ def test_after_a_loss_the_next_call_opens_the_database_again(run: Run, make_sett
             await cell.say(b"\xff" * 100)
             with pytest.raises(FrameError):
                 await calling
+            killed = at.zygote.asked[-1]
+            assert (killed.op, killed.instance) == (Op.KILL, INSTANCE), "it is not trusted again"
             calling = at.call()
             await (await at.cell(1)).answer()
             await calling
