@@ -138,10 +138,9 @@ class _Cell:
     def _read(self, line: _Line) -> None:
         try:
             data = line.sock.recv(_RECEIVE_BYTES)
-            calls = line.decoder.feed(data)
             if not data:
                 raise FrameError("the front desk hung up")
-            for _, payload in calls:
+            for _, payload in line.decoder.feed(data):
                 self._answer(line, payload)
         except (OSError, FrameError):
             self._drop(line)

@@ -13,6 +13,7 @@ that a call has left the cell's queue; a cell sends it only when a CALL asks for
 """
 
 import struct
+from collections.abc import Iterator
 from enum import IntEnum
 
 from sandbox.errors import FrameError
@@ -94,30 +95,34 @@ class Decoder:
         self._accepts = accepts
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[Frame]:
-        """Take the next piece of the stream and return the frames it completes.
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """Take the next piece of the stream; the frames it completes come one by one.
 
         Raises FrameError for a kind that is not accepted here or a length over its limit, as
-        soon as the header is there and before the payload is waited for.
+        soon as the header is there and before the payload is waited for. Whoever is tired of a
+        stream stops: a frame that is not taken costs nothing, and one piece may hold 50,000.
         """
+        self._buffer += data
+        return self._complete()
+
+    def _complete(self) -> Iterator[Frame]:
         buffer = self._buffer
-        buffer += data
-        frames: list[Frame] = []
         at = 0
-        while len(buffer) - at >= HEADER.size:
-            number, length = HEADER.unpack_from(buffer, at)
-            if number not in self._accepts:
-                raise FrameError(f"frame kind {number} is not accepted here")
-            kind = Kind(number)
-            if length > LIMITS[kind]:
-                raise FrameError(f"{kind.name} frame announces {length} bytes")
-            start = at + HEADER.size
-            if len(buffer) - start < length:
-                break
-            at = start + length
-            frames.append((kind, bytes(buffer[start:at])))
-        del buffer[:at]
-        return frames
+        try:
+            while len(buffer) - at >= HEADER.size:
+                number, length = HEADER.unpack_from(buffer, at)
+                if number not in self._accepts:
+                    raise FrameError(f"frame kind {number} is not accepted here")
+                kind = Kind(number)
+                if length > LIMITS[kind]:
+                    raise FrameError(f"{kind.name} frame announces {length} bytes")
+                start = at + HEADER.size
+                if len(buffer) - start < length:
+                    return
+                at = start + length
+                yield kind, bytes(buffer[start:at])
+        finally:
+            del buffer[:at]
 
 
 def decode_end(payload: bytes) -> int:

@@ -74,8 +74,11 @@ def strip(line: socket.socket, zygote: int) -> socket.socket:
     line = limits.keep_only(line)
     os.setsid()
     kernel.die_with_parent(zygote)
-    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    # A zygote that changed its user is not dumpable, and so neither is its child: for a moment it
+    # must be, to say of itself that it comes last.
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
     limits.step_back()
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     limits.lower_rlimits()
     return line
 

@@ -1,4 +1,4 @@
-"""The walls that are plain limits: descriptors, rlimits, priority.
+"""The walls that are plain limits: descriptors, rlimits, priority, who goes first.
 
 Runs in: cells, before the jail. Standard library only.
 """
@@ -29,6 +29,9 @@ CPU_BUDGET_S = 60
 #: Added to the nice value: the front desk comes first.
 NICER = 5
 
+#: The most there is: when the machine is out of memory, a cell is what the kernel ends.
+FIRST_TO_GO = 1000
+
 LINE_FD = 3
 
 
@@ -52,5 +55,14 @@ def lower_rlimits() -> None:
 
 
 def step_back() -> None:
-    """Run at a lower priority than the front desk (nice(2))."""
+    """Come after the front desk for the processor (nice(2)), and before it when memory runs out.
+
+    The second is written to /proc/self/oom_score_adj (proc_pid_oom_score_adj(5)); a process that
+    is not dumpable could not. Raises OSError.
+    """
     os.nice(NICER)
+    fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+    try:
+        os.write(fd, b"%d" % FIRST_TO_GO)
+    finally:
+        os.close(fd)

@@ -223,6 +223,10 @@ def test_a_cell_comes_after_the_front_desk(prisoner: Prisoner) -> None:
     assert os.getpriority(os.PRIO_PROCESS, prisoner.pid) == os.nice(0) + limits.NICER
 
 
+def test_a_cell_is_the_first_to_go_when_memory_runs_out(prisoner: Prisoner) -> None:
+    assert Path(f"/proc/{prisoner.pid}/oom_score_adj").read_text() == "1000\n"
+
+
 def test_the_kernel_shows_every_limit(prisoner: Prisoner) -> None:
     assert {getattr(resource, name) for name in proof.LIMITS} == set(limits.RLIMITS)
     for name, title in proof.LIMITS.items():
