@@ -179,6 +179,8 @@ class _Call:
         for row in self._cursor.execute(self._sql, args):
             if self._truncated:
                 continue
+            if self._cursor.is_explain:
+                row = answers.without_addresses(row)  # noqa: PLW2901
             if len(self._rows) < answers.MAX_ROWS and not answers.is_too_long(row):
                 encoded = answers.encode_row(row)
                 self._rows_bytes += len(encoded) + 1
@@ -201,7 +203,8 @@ class _Call:
         self._next_at += len(text)
         self._changes_before = self._connection.total_changes()
         columns = cursor.get_description()
-        if columns:
+        # ALTER TABLE ... ADD CONSTRAINT shows the column of a query of SQLite's own.
+        if columns and blocklist.first_word(text) != "ALTER":
             self._columns = [column[0] for column in columns]
             self._rows = []
             self._rows_bytes = 0

@@ -27,6 +27,7 @@ _CAPABILITIES = ("CapPrm", "CapEff", "CapAmb")
 LIMITS = {
     "RLIMIT_AS": "Max address space",
     "RLIMIT_FSIZE": "Max file size",
+    "RLIMIT_STACK": "Max stack size",
     "RLIMIT_NOFILE": "Max open files",
     "RLIMIT_NPROC": "Max processes",
     "RLIMIT_CPU": "Max cpu time",

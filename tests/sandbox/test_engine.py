@@ -135,6 +135,12 @@ def test_a_statement_without_columns_leaves_columns_and_rows_out(bench: Bench) -
     assert bench.run("INSERT INTO t VALUES(1)") == {"rows_affected": 1}
 
 
+def test_altering_a_table_shows_no_columns_of_sqlites_own(bench: Bench) -> None:
+    bench.run("CREATE TABLE t(a)")
+    assert bench.run("ALTER TABLE t ADD CONSTRAINT c CHECK (a < 9)") == {"rows_affected": 0}
+    assert bench.run("ALTER TABLE t ALTER a SET NOT NULL") == {"rows_affected": 0}
+
+
 def test_a_select_of_no_rows_has_columns_and_no_rows(bench: Bench) -> None:
     answer = bench.run("SELECT 1 AS a, 2 AS b WHERE 0")
     assert answer == {"columns": ["a", "b"], "rows": [], "rows_affected": 0}
@@ -958,6 +964,14 @@ def test_nothing_can_be_attached_after_a_vacuum(
     bench.run("VACUUM")
     assert bench.refusal("ATTACH '' AS x").code == "not_authorized"
     assert bench.refusal("ATTACH ':memory:' AS x").code == "not_authorized"
+
+
+@pytest.mark.parametrize("table", ["f('a')", "json_each('[1]')"])
+def test_an_explained_query_does_not_tell_an_address(bench: Bench, table: str) -> None:
+    bench.run("CREATE VIRTUAL TABLE f USING fts5(a)")
+    (opened,) = (row for row in bench.rows(f"EXPLAIN SELECT * FROM {table}") if row[1] == "VOpen")
+    assert opened[5] == "vtab"
+    assert bench.value("SELECT 'vtab:0F'") == "vtab:0F"
 
 
 # --- what is refused ---
