@@ -5,7 +5,7 @@ status against a closed list, the body against one limit, and then passed on unr
 """
 
 import asyncio
-import time
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
@@ -34,6 +34,30 @@ class LineEnded(SandboxError):  # noqa: N818
     """Raised when the cell went away without having begun the call: ask for another line."""
 
 
+class _Call:
+    """One call on its way: waiting for its turn, then at the cell."""
+
+    def __init__(
+        self, answer: asyncio.Future[Answer], frame: bytes, timeout_s: float, *, announced: bool
+    ) -> None:
+        self.answer = answer
+        self.frame = frame
+        self.timeout_s = timeout_s
+        #: The cell was asked to say when it begins this call.
+        self.announced = announced
+        #: It has said something of this call that only one who has begun it can say.
+        self.told = False
+        self.begun_at: float | None = None
+        self.alarm: asyncio.TimerHandle | None = None
+        self.body: list[bytes] = []
+        self.body_bytes = 0
+
+    def end(self, error: SandboxError) -> None:
+        """End it with an error, unless it has ended."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
 class Line(asyncio.Protocol):
     """A stream to one cell. Made by the loop when the switchboard opens a database."""
 
@@ -41,20 +65,12 @@ class Line(asyncio.Protocol):
         self.expires = expires
         self.cell = cell
         self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._decoder = Decoder(frames.FROM_CELL)
-        self._turn = asyncio.Lock()
-        self._queued = 0
-        self._answer: asyncio.Future[Answer] | None = None
-        self._body: list[bytes] = []
-        self._body_bytes = 0
-        self._begun_at: float | None = None
-        #: The cell was asked to say when it begins this call.
-        self._announced = False
-        #: It has said something of this call that only one who has begun it can say.
-        self._told = False
-        self._timeout_s = 0.0
-        self._alarm: asyncio.TimerHandle | None = None
+        #: The call at the cell, and those that wait for it to end.
+        self._call: _Call | None = None
+        self._queue: deque[_Call] = deque()
         self.ended = False
         #: The cell has answered here before: it was alive when the line was opened.
         self.proven = False
@@ -75,58 +91,69 @@ class Line(asyncio.Protocol):
         opened: until the cell says so, the call has not begun. Raises LineEnded, NodeBusy (not
         begun); CellTimeout, CellLost, FrameError (begun, and the line is of no more use).
         """
-        if self._queued >= QUEUE_MOST:
-            raise NodeBusy("too many calls wait for this database")
-        self._queued += 1
-        try:
-            async with asyncio.timeout(QUEUE_S):
-                await self._turn.acquire()
-        except TimeoutError:
-            raise NodeBusy("earlier calls on this database take too long") from None
-        finally:
-            self._queued -= 1
-        try:
-            frame = frames.encode_call(timeout_ms, request_id, body, announce=announce or unsure)
-            self._announced = announce or unsure
-            self._timeout_s = timeout_ms / 1000
-            return await self._exchange(frame, announce=announce)
-        finally:
-            self._turn.release()
-
-    async def _exchange(self, frame: bytes, *, announce: bool) -> Answer:
-        if self.ended or self._transport is None:
+        if self.ended:
             raise LineEnded
-        self._answer = asyncio.get_running_loop().create_future()
-        self._body, self._body_bytes = [], 0
-        self._begun_at, self._told = None, False
-        self._transport.write(frame)
-        if announce:
-            self._set_alarm(QUEUE_S, NodeBusy("the database is busy"))
+        if len(self._queue) >= QUEUE_MOST:
+            raise NodeBusy("too many calls wait for this database")
+        announced = announce or unsure
+        frame = frames.encode_call(timeout_ms, request_id, body, announce=announced)
+        call = _Call(self._loop.create_future(), frame, timeout_ms / 1000, announced=announced)
+        if not announce:
+            call.begun_at = 0.0
+        if self._call is None:
+            self._send(call)
         else:
-            self._begin()
+            self._queue.append(call)
+            call.alarm = self._loop.call_later(QUEUE_S, self._give_up, call)
         try:
-            return await self._answer
+            return await call.answer
         except asyncio.CancelledError:
-            # Its answer must not become the next call's.
-            self.close()
+            if call is self._call:
+                # Its answer must not become the next call's.
+                self.close()
+            elif call in self._queue:
+                self._queue.remove(call)
             raise
         finally:
-            self._answer = None
-            if self._alarm:
-                self._alarm.cancel()
+            if call.alarm:
+                call.alarm.cancel()
 
-    def _begin(self) -> None:
-        self._begun_at = time.monotonic()
-        self._set_alarm(self._timeout_s + KILL_AFTER_S, CellTimeout("the cell did not come back"))
+    def _give_up(self, call: _Call) -> None:
+        self._queue.remove(call)
+        call.end(NodeBusy("earlier calls on this database take too long"))
 
-    def _set_alarm(self, after_s: float, error: SandboxError) -> None:
-        if self._alarm:
-            self._alarm.cancel()
-        self._alarm = asyncio.get_running_loop().call_later(after_s, self._fail, error)
+    def _send(self, call: _Call) -> None:
+        assert self._transport is not None  # noqa: S101 - connection_made comes before any call
+        self._call = call
+        self._transport.write(call.frame)
+        if call.begun_at is None:
+            self._set_alarm(call, QUEUE_S, NodeBusy("the database is busy"))
+        else:
+            self._begin(call)
+
+    def _begin(self, call: _Call) -> None:
+        call.begun_at = self._loop.time()
+        late = call.timeout_s + KILL_AFTER_S
+        self._set_alarm(call, late, CellTimeout("the cell did not come back"))
+
+    def _set_alarm(self, call: _Call, after_s: float, error: SandboxError) -> None:
+        if call.alarm:
+            call.alarm.cancel()
+        call.alarm = self._loop.call_later(after_s, self._fail, error)
+
+    def _send_next(self) -> None:
+        """Let the next call have its turn as soon as the one before it has its answer."""
+        if self.ended or (self._call and not self._call.answer.done()):
+            return
+        self._call = None
+        while self._queue and self._call is None:
+            following = self._queue.popleft()
+            if not following.answer.done():  # its caller may have left in this turn of the loop
+                self._send(following)
 
     def _fail(self, error: SandboxError) -> None:
-        if self._answer and not self._answer.done():
-            self._answer.set_exception(error)
+        if self._call:
+            self._call.end(error)
         self.close()
 
     def close(self) -> None:
@@ -134,6 +161,9 @@ class Line(asyncio.Protocol):
         if not self.ended:
             self.ended = True
             self._on_end(self)
+            for call in self._queue:
+                call.end(LineEnded())
+            self._queue.clear()
             if self._transport:
                 self._transport.abort()
 
@@ -145,9 +175,10 @@ class Line(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """End the call in progress: too late, interrupted, or not begun at all."""
-        if self._begun_at is None or (self._announced and not self._told):
+        call = self._call
+        if call is None or call.begun_at is None or (call.announced and not call.told):
             self._fail(LineEnded())
-        elif time.monotonic() - self._begun_at >= self._timeout_s:
+        elif self._loop.time() - call.begun_at >= call.timeout_s:
             self._fail(CellTimeout("the cell's own timer ended it", cell_gone=True))
         else:
             self._fail(CellLost("the cell ended during the call"))
@@ -159,31 +190,33 @@ class Line(asyncio.Protocol):
                 self._take(kind, payload)
         except FrameError as error:
             self._fail(error)
+        # Not before all of it is taken: what comes behind an answer is no answer to the next.
+        self._send_next()
 
     def _take(self, kind: Kind, payload: bytes) -> None:
         self.proven = True
+        call = self._call
         if kind is Kind.RETIRED:
             # A call that has begun must not be run again elsewhere, whatever the cell says.
-            if self._told:
+            if call and call.told:
                 raise FrameError("RETIRED in the middle of an answer")
-            self._begun_at = None
             self._fail(LineEnded())
-        elif self._answer is None or self._answer.done():
+        elif call is None or call.answer.done():
             raise FrameError(f"{kind.name} frame out of turn")
         elif kind is Kind.STARTED:
-            if self._told or not self._announced:
+            if call.told or not call.announced:
                 raise FrameError("STARTED that was not asked for")
-            self._told = True
-            if self._begun_at is None:
-                self._begin()
+            call.told = True
+            if call.begun_at is None:
+                self._begin(call)
         elif kind is Kind.DATA:
-            self._told = True
-            self._body_bytes += max(len(payload), _CRUMB_BYTES)
-            if self._body_bytes > frames.MAX_ANSWER_BYTES:
+            call.told = True
+            call.body_bytes += max(len(payload), _CRUMB_BYTES)
+            if call.body_bytes > frames.MAX_ANSWER_BYTES:
                 raise FrameError("the answer has no end")
-            self._body.append(payload)
+            call.body.append(payload)
         else:
             status = frames.decode_end(payload)
             if status not in CELL_STATUSES:
                 raise FrameError(f"status {status} is not a cell's to give")
-            self._answer.set_result(Answer(status, b"".join(self._body)))
+            call.answer.set_result(Answer(status, b"".join(call.body)))
