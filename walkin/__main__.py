@@ -6,6 +6,7 @@ Runs in: front desk (`python -m walkin`). The listening socket comes as a descri
 
 import argparse
 import ctypes
+import functools
 import logging
 import os
 import resource
@@ -19,9 +20,13 @@ from sandbox.settings import SettingsError
 from walkin import keys, settings
 from walkin.app import build
 from walkin.connection import Connection
+from walkin.crowd import Crowd, most_connections
 
 EXIT_SETTINGS = 2
 _PR_SET_DUMPABLE = 4
+#: What the kernel keeps for us of what one caller sends ahead (it doubles the number, socket(7)),
+#: and so what one read can bring. Left alone it is megabytes.
+_RECEIVE_BYTES = 16_384
 
 
 def main() -> int:
@@ -29,7 +34,8 @@ def main() -> int:
     logging.basicConfig(
         format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO
     )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # uvicorn warns of each request that is not HTTP: anybody could fill the log.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
     parser = argparse.ArgumentParser(prog="python -m walkin", description=__doc__)
     parser.add_argument("--listen-fd", type=int, default=3)
     listen_fd = parser.parse_args().listen_fd
@@ -47,12 +53,17 @@ def main() -> int:
     _hide_memory()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    most = most_connections(chosen.max_connections, hard, chosen.max_live_cells)
     listener = socket.socket(fileno=listen_fd)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
     server = uvicorn.Server(
         uvicorn.Config(
             build(chosen, token_keys),
             loop="uvloop",
-            http=Connection,
+            # A class is asked for and only ever called.
+            http=functools.partial(  # type: ignore[arg-type]
+                Connection, crowd=Crowd(most), trusted=chosen.trusted_proxies
+            ),
             ws="none",
             lifespan="on",
             log_config=None,

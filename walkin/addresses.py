@@ -11,6 +11,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 #: One household or server commonly holds a whole /64 (RFC 6177), so that is what is counted.
 _IPV6_PREFIX = 64
+#: More proxies than that are in nobody's way; a header of 60 KB may name thousands.
+_MOST_HOPS = 32
 
 
 def client_address(peer: str, forwarded_for: str, trusted: tuple[Network, ...]) -> Address | None:
@@ -23,9 +25,9 @@ def client_address(peer: str, forwarded_for: str, trusted: tuple[Network, ...]) 
     address = _parse(peer)
     if address is None:
         return None
-    hops = [hop.strip() for hop in forwarded_for.split(",")] if forwarded_for else []
-    while hops and any(address in network for network in trusted):
-        hop = _parse(hops.pop())
+    hops = forwarded_for.rsplit(",", _MOST_HOPS)[-_MOST_HOPS:] if forwarded_for and trusted else []
+    while hops and _is_in(address, trusted):
+        hop = _parse(hops.pop().strip())
         if hop is None:
             break
         address = hop
@@ -37,6 +39,18 @@ def rate_key(address: Address | None) -> str:
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False))
     return str(address)
+
+
+def connection_key(peer: str, trusted: tuple[Network, ...]) -> str | None:
+    """Return what a peer's connections are counted by, None if it speaks for many."""
+    address = _parse(peer)
+    if address is None or _is_in(address, trusted):
+        return None
+    return rate_key(address)
+
+
+def _is_in(address: Address, networks: tuple[Network, ...]) -> bool:
+    return any(address in network for network in networks)
 
 
 def _parse(text: str) -> Address | None:

@@ -5,6 +5,8 @@ Runs in: front desk. A body that passes goes on to the cell as it came.
 
 import asyncio
 import difflib
+import json
+from typing import Any
 
 import orjson
 from starlette.requests import ClientDisconnect, Request
@@ -22,7 +24,7 @@ _FIELDS = ("sql", "args")
 
 
 async def receive(request: Request) -> bytes:
-    """Return the body. Raises Refused (413, 408) while it arrives, ClientDisconnect."""
+    """Return the body. Raises Refused (413, 408, 415), ClientDisconnect."""
     body = bytearray()
     size = 0
     try:
@@ -39,6 +41,10 @@ async def receive(request: Request) -> bytes:
         raise Refused(
             "body_too_large", f"at most {MAX_BODY_BYTES} bytes", headers={"Connection": "close"}
         )
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise Refused("content_type", "and not encoded", hint="send it without Content-Encoding")
+    if len(request.headers.getlist("content-type")) > 1:
+        raise Refused("content_type", "and named once")
     return bytes(body)
 
 
@@ -50,6 +56,7 @@ def check(body: bytes) -> None:
         raise Refused("invalid_json", str(error)) from None
     if not isinstance(call, dict):
         raise Refused("invalid_json", "the body must be an object")
+    _check_names(body)
     for name in call:
         if name not in _FIELDS:
             near = difflib.get_close_matches(name[:64], _FIELDS, n=1)
@@ -60,6 +67,23 @@ def check(body: bytes) -> None:
         raise Refused("missing_sql", "`sql` must be a non-empty string")
     if not isinstance(call.get("args"), list | dict | None):
         raise Refused("invalid_args", "`args` must be an array or an object")
+
+
+def _check_names(body: bytes) -> None:
+    """Raise Refused if an object has two members of one name: readers differ on which counts."""
+
+    def look(members: list[tuple[str, Any]]) -> None:
+        names: set[str] = set()
+        for name, _ in members:
+            if name in names:
+                raise Refused("invalid_json", f"two members are named {name[:64]!r}")
+            names.add(name)
+
+    try:
+        # Numbers stay text: int() refuses some, and none is needed here.
+        json.loads(body, object_pairs_hook=look, parse_int=str, parse_float=str)
+    except RecursionError:
+        raise Refused("invalid_args", "a value too deep") from None
 
 
 __all__ = ["MAX_BODY_BYTES", "ClientDisconnect", "check", "receive"]

@@ -1,26 +1,51 @@
-"""The doorstep: uvicorn's HTTP/1.1 connection, with an end to heads and the one error shape.
+"""The doorstep: uvicorn's HTTP/1.1 connection, with bounds on what a caller may make it hold.
 
 Runs in: front desk. uvicorn bounds neither the length of a request's head nor the time it takes,
-answers what is not HTTP in plain text, and loses the body behind an offer to upgrade.
+nor how many requests wait behind one another; it keeps the trailers of a body, answers what is
+not HTTP in plain text, and loses the body behind an offer to upgrade.
 """
 
 import asyncio
 import os
 import re
+import socket
+import struct
+from typing import Any
 
 import orjson
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
+from walkin.addresses import connection_key
+from walkin.crowd import Crowd
 from walkin.envelope import HEADERS
-from walkin.errors import Refused
+from walkin.errors import Refused, busy
+from walkin.settings import Network
 
-#: Request line and headers together.
+#: Request line and headers together; and what may come between two bytes of a body, which is
+#: chunk sizes, extensions and trailers.
 MAX_HEAD_BYTES = 65_536
+#: Hardly any browser sends more; the crowd keeps an eye on those who do.
+_LONG_HEAD_BYTES = 8192
+#: Each costs far more memory than the four bytes it can be written with.
+MAX_FIELDS = 256
+#: The rest of a body whose request has its answer is passed over, so that a caller who sends
+#: first and reads later gets the answer; beyond this the connection is closed.
+_MAX_REST_BYTES = 1 << 20
 #: From the connection's start, or a head's first byte, to the head's end. Then it is closed.
 HEAD_S = 10.0
 
-#: How long a caller may take none of what was written to it. Then the connection is dropped.
+#: In each such time a caller must take so much of what was written to it, or all that is left.
+#: Else the connection is dropped.
 STALL_S = 10.0
+_STALL_BYTES = 16_384
+
+#: So much is parsed at a time. What comes behind a whole request waits unparsed for its turn: a
+#: parsed request takes a hundred times the memory of the 18 bytes it can be written with.
+_PIECE_BYTES = 512
 
 #: An offer to change protocols, under a name of the same length that nobody knows.
 _OFFER = re.compile(rb"\r\nUpgrade(?=:)", re.IGNORECASE)
@@ -30,61 +55,188 @@ _NO_OFFER = b"\r\nX-Offer"
 class Connection(HttpToolsProtocol):
     """One client's connection; uvicorn makes it."""
 
-    #: Length of the head that is coming in, None between heads.
-    _head_bytes: int | None = None
+    #: What came behind a request that has no answer yet. No more is read meanwhile.
+    _held = b""
+    #: Bytes since the head began, or since the body last went on.
+    _bare = 0
+    _in_head = False
+    _in_body = False
+    #: Why the parser was stopped.
+    _fault = ""
+    #: What cannot be said before the answers to earlier requests have been.
+    _last_word: Refused | None = None
+    _running: RequestResponseCycle | None = None
     _clock: asyncio.TimerHandle | None = None
     _watch: asyncio.TimerHandle | None = None
+    _was_resumed = False
+
+    def __init__(
+        self, *args: Any, crowd: Crowd, trusted: tuple[Network, ...] = (), **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._crowd = crowd
+        self._trusted = trusted
+
+    # --- the connection ---
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first head, but not for ever."""
         super().connection_made(transport)
+        peer = self.client[0] if self.client else ""
+        if not self._crowd.admit(self, connection_key(peer, self._trusted)):
+            self._hang_up(busy())
+            return
         self._start_clock()
         self._watch_writes(0)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the clocks; tell the request in work, which need not be the last that came."""
+        self._crowd.leave(self)
+        if self._running is not None:
+            self._running.disconnected = True
+            self._running.message_event.set()
         self._stop_clock()
         if self._watch:
             self._watch.cancel()
         super().connection_lost(exc)
 
+    def leave(self) -> None:
+        """Make room for another: close."""
+        self.transport.close()
+
+    def drop(self) -> None:
+        """Close at once, and let the kernel forget what has not been sent (socket(7))."""
+        sock = self.transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+
+    # --- bytes ---
+
     def data_received(self, data: bytes) -> None:
-        """Take what the caller sent; let a head grow to its bound and no further."""
-        # A piece counts if it belongs to a head from its first byte on.
-        was_head = self._head_bytes is not None or (
-            self.cycle is None or self.cycle.response_complete
-        )
+        """Take what the caller sent."""
         # An offer is passed over (RFC 9110, section 7.8). The parser would stop at it and lose
         # the body (https://github.com/Kludex/uvicorn/issues/2722).
-        super().data_received(_OFFER.sub(_NO_OFFER, data))
-        if was_head and self._head_bytes is not None and not self.transport.is_closing():
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self.send_400_response("the head of the request is too long")
-        elif (
-            self._head_bytes is None
-            and self.timeout_keep_alive_task is None
-            and self.cycle is not None
-            and self.cycle.response_complete
-        ):
-            # The rest of a body whose request has its answer: passed over, but not for ever.
+        self._held += _OFFER.sub(_NO_OFFER, data)
+        self._parse()
+
+    def _parse(self) -> None:
+        """Parse what is held up to the end of a request that has no answer yet."""
+        held, at = self._held, 0
+        while at < len(held) and self._is_ready():
+            piece = held[at : at + _PIECE_BYTES]
+            at += len(piece)
+            self._bare += len(piece)
+            super().data_received(piece)
+            self._bound()
+        self._held = held[at:]
+        if self.transport.is_closing():
+            return
+        if self._held:
+            # Its time comes with an answer that is written, or taken: both have their clocks.
+            self._unset_keepalive_if_required()
+            self.flow.pause_reading()
+        elif self.cycle is None or self.cycle.response_complete:
+            self.flow.resume_reading()
+
+    def _is_ready(self) -> bool:
+        """Say whether the parser may go on."""
+        cycle = self.cycle
+        if self.transport.is_closing() or self._last_word:
+            return False
+        if cycle is None or cycle.response_complete:
+            return not self.flow.write_paused
+        return cycle.more_body
+
+    def _bound(self) -> None:
+        if self.transport.is_closing():
+            return
+        is_answered = self.cycle is not None and self.cycle.response_complete
+        if is_answered and self._in_body:
+            if self._bare > _MAX_REST_BYTES:
+                self.transport.close()
+        elif self._bare > MAX_HEAD_BYTES:
+            what = "what surrounds the body" if self._in_body else "the head of the request"
+            self.send_400_response(f"{what} is too long")
+        elif self._in_head and self._bare > _LONG_HEAD_BYTES:
+            self._crowd.has_long_head(self)
+        if is_answered and not self._in_head and self.timeout_keep_alive_task is None:
+            # What belongs to no request is passed over, but not for ever.
             self._start_clock()
+
+    # --- requests, as the parser finds them ---
 
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
-        self._head_bytes = 0
+        self._bare = 0
+        self._in_head = True
         self._start_clock()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of the head; those behind a body say nothing that we would heed."""
+        if not self._in_head:
+            return
+        if len(self.headers) >= MAX_FIELDS:
+            raise self._refusal(f"the head has more than {MAX_FIELDS} fields")
+        # White space around a value is not part of it; the parser leaves what is behind it.
+        super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
         """The head is here."""
-        self._head_bytes = None
+        self._in_head, self._in_body = False, True
+        self._bare = 0
         self._stop_clock()
+        self._crowd.has_head(self)
         if self.parser.should_upgrade():
             # Its name came in two pieces. Behind it the parser would take the body for the next
             # request; raised here, it refuses the connection.
-            raise ValueError("an offer to change protocols")
+            raise self._refusal("an offer to change protocols")
+        self._check_head()
         super().on_headers_complete()
+        if not self.pipeline:
+            self._running = self.cycle
+
+    def _check_head(self) -> None:
+        """Refuse what the parser lets pass and HTTP does not (RFC 9112, sections 2.3, 3.2, 6.1)."""
+        version = self.parser.get_http_version()
+        if version not in {"1.0", "1.1"}:
+            raise self._refusal("the version must be 1.0 or 1.1")
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (hosts == 0 and version == "1.1"):
+            raise self._refusal("a request has one Host")
+        codings = [value for name, value in self.headers if name == b"transfer-encoding"]
+        if codings and (version == "1.0" or [coding.lower() for coding in codings] != [b"chunked"]):
+            raise self._refusal("the only transfer coding is chunked, in HTTP/1.1")
+
+    def on_body(self, body: bytes) -> None:
+        """The body goes on."""
+        if not self.cycle.response_complete:
+            self._bare = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        self._in_body = False
+        self._bare = 0
+        super().on_message_complete()
+        if not self.cycle.response_complete:
+            self._crowd.works(self)
+
+    def on_response_complete(self) -> None:
+        """An answer is written: go on with what came behind its request."""
+        if self.pipeline:
+            self._running, _ = self.pipeline[-1]
+        super().on_response_complete()
+        if self.transport.is_closing():
+            return
+        if self._last_word and not self.pipeline:
+            self._hang_up(self._last_word)
+            return
+        if self.cycle.response_complete:
+            self._crowd.waits(self)
+        self._parse()
+
+    # --- clocks ---
 
     def _start_clock(self) -> None:
         if self._clock is None:
@@ -95,21 +247,51 @@ class Connection(HttpToolsProtocol):
             self._clock.cancel()
             self._clock = None
 
+    def pause_writing(self) -> None:
+        """The caller takes less than is written."""
+        super().pause_writing()
+        self._crowd.is_unread(self)
+        if self._watch:
+            self._watch.cancel()
+            self._watch_writes(0)
+
+    def resume_writing(self) -> None:
+        """The caller has taken almost all."""
+        super().resume_writing()
+        self._was_resumed = True
+        self._crowd.has_read(self)
+        self._parse()
+
     def _watch_writes(self, before: int) -> None:
         left = self.transport.get_write_buffer_size()
-        if before and left >= before:
-            self.transport.abort()
+        if before and not self._was_resumed and left > max(0, before - _STALL_BYTES):
+            self.drop()
         else:
+            self._was_resumed = False
             self._watch = self.loop.call_later(STALL_S, self._watch_writes, left)
+
+    # --- what is not HTTP ---
+
+    def _refusal(self, why: str) -> ValueError:
+        """Return what stops the parser when a callback raises it."""
+        self._fault = why
+        return ValueError(why)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, and hang up; whole requests before it get their answers."""
         cycle = self.cycle
-        if cycle is not None and not cycle.response_complete and not cycle.more_body:
-            cycle.keep_alive = False
-            self.flow.pause_reading()
+        refused = Refused("invalid_http", self._fault or msg)
+        is_next = not self.pipeline
+        if cycle is None or cycle.response_complete or (cycle.more_body and is_next):
+            self._hang_up(refused)
             return
-        refused = Refused("invalid_http", msg)
+        if cycle.more_body:
+            self._last_word = refused
+        else:
+            cycle.keep_alive = False
+        self.flow.pause_reading()
+
+    def _hang_up(self, refused: Refused) -> None:
         request_id = os.urandom(16).hex()
         body = orjson.dumps(refused.body(request_id))
         headers = (
@@ -118,6 +300,7 @@ class Connection(HttpToolsProtocol):
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
             (b"connection", b"close"),
+            *((name.lower().encode(), value.encode()) for name, value in refused.headers.items()),
         )
         lines = [b"%s: %s\r\n" % header for header in headers]
         self.transport.write(b"".join([STATUS_LINE[refused.row.status], *lines, b"\r\n", body]))

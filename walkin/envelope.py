@@ -54,7 +54,11 @@ class Envelope:
             if answer.begun:
                 raise
             await answer.refuse(Refused("cell_lost"))
-        except Exception:
+        except Exception as fault:
+            if answer.gone and isinstance(fault, RuntimeError):
+                # Starlette has an answer for a caller that is gone, and fails to send it.
+                log.info("request %s: the caller is gone", request_id.hex())
+                return
             # Starlette raises a fault once more after its handler (app.py) has answered it.
             log.exception("request %s failed", request_id.hex())
             if not answer.begun:
@@ -71,6 +75,7 @@ class _Answer:
         self._send = send
         self.begun = False
         self.ended = False
+        self.gone = False
 
     async def send(self, message: Message) -> None:
         """Send a part of the answer. Raises ClientDisconnect when nobody takes it any more."""
@@ -83,6 +88,7 @@ class _Answer:
         try:
             await self._send(message)
         except (RuntimeError, OSError) as cause:
+            self.gone = True
             raise ClientDisconnect from cause
 
     async def refuse(self, refused: Refused) -> None:

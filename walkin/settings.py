@@ -107,6 +107,12 @@ FRONT_ROWS = (
     Row("trusted_proxies", "", _networks, "addresses whose `X-Forwarded-For` is believed"),
     Row("token_keys", "", _keys, "keys that sign tokens, oldest to newest, by commas", secret=True),
     Row("token_keys_file", "", _file, "file with those keys, one a line"),
+    Row(
+        "max_connections",
+        "16384",
+        whole(16, 1_000_000),
+        "connections to one front desk; the longest idle one makes room for the next",
+    ),
     Row("drain_s", "10", whole(1, 600), "time that calls in flight get when the service stops"),
 )
 ROWS = FRONT_ROWS + SANDBOX_ROWS
@@ -127,6 +133,7 @@ class Settings:
     trusted_proxies: tuple[Network, ...]
     token_keys: tuple[Secret, ...]
     token_keys_file: Path | None
+    max_connections: int
     drain_s: int
     data_dir: Path
     cell_user: User

@@ -12,14 +12,13 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import pytest
 
 from sandbox.codes import CODES
 from sandbox.place import Place
 from tests.handles import Client, Service
+from tests.wire import SELECT_1, Raw, chunks, request
 from walkin.bodies import MAX_BODY_BYTES
 
 JSON = {"Content-Type": "application/json"}
@@ -31,58 +30,7 @@ CORS = {
     "access-control-max-age": "86400",
 }
 SESSION_HEADERS = {"x-walkin-session", "x-walkin-ttl"}
-SELECT_1 = b'{"sql": "SELECT 1"}'
 PATHS = ["/sql", "/healthz", "/status", "/openapi.json"]
-
-
-class RawAnswer(NamedTuple):
-    """One answer as it came over a socket."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-class Raw:
-    """A connection of bytes."""
-
-    def __init__(self, service: Service) -> None:
-        address = urlsplit(service.url)
-        self.sock = socket.create_connection((address.hostname, address.port), timeout=15)
-        self._file = self.sock.makefile("rb")
-
-    def send(self, data: bytes) -> None:
-        self.sock.sendall(data)
-
-    def send_again_and_again(self, data: bytes, times: int) -> None:
-        for _ in range(times):
-            self.sock.sendall(data)
-
-    def answer(self, *, has_body: bool = True) -> RawAnswer:
-        """The next answer; EOFError if the server has closed instead."""
-        line = self._file.readline()
-        if not line:
-            raise EOFError
-        status = int(line.split()[1])
-        headers: dict[str, str] = {}
-        while (line := self._file.readline().strip()) != b"":
-            name, _, value = line.decode("latin-1").partition(":")
-            assert name.lower() not in headers, f"{name} twice"
-            headers[name.lower()] = value.strip()
-        length = int(headers.get("content-length", "0"))
-        return RawAnswer(status, headers, self._file.read(length) if has_body else b"")
-
-    def is_closed(self) -> bool:
-        """Whether the server has ended the connection and has said nothing more."""
-        return self._file.read(1) == b""
-
-    def close(self) -> None:
-        self._file.close()
-        self.sock.close()
 
 
 @pytest.fixture
@@ -100,23 +48,6 @@ def place(service: Service) -> Place:
 def databases(place: Place) -> set[str]:
     """The ids of all databases that have been made and not reaped yet."""
     return {record.name for record in (place.cells / "expiry").glob("*/*")}
-
-
-def request(body: bytes = SELECT_1, *headers: str, path: str = "/sql") -> bytes:
-    """A POST as it goes over the wire."""
-    lines = [
-        f"POST {path} HTTP/1.1",
-        "Host: walkin",
-        "Content-Type: application/json",
-        f"Content-Length: {len(body)}",
-        *headers,
-    ]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
-
-
-def chunks(body: bytes, size: int) -> Iterator[bytes]:
-    for at in range(0, len(body), size):
-        yield body[at : at + size]
 
 
 # --- CORS, preflights, HEAD, paths ---

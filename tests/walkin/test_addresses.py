@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walkin.addresses import client_address, rate_key
+from walkin.addresses import client_address, connection_key, rate_key
 from walkin.settings import Network
 
 
@@ -141,3 +141,33 @@ def test_the_last_bit_of_the_64_tells_clients_apart() -> None:
 def test_an_ipv4_address_written_as_ipv6_shares_its_count() -> None:
     one, two = (client_address(text, "", ()) for text in ("::ffff:192.0.2.1", "192.0.2.1"))
     assert rate_key(one) == rate_key(two)
+
+
+def test_a_chain_of_more_hops_than_there_are_proxies_is_not_walked_to_its_end() -> None:
+    chain = ",".join(["198.51.100.1", *["10.0.0.2"] * 100])
+    assert str(client_address("10.0.0.1", chain, PROXIES)) == "10.0.0.2"
+    chain = ",".join(["198.51.100.1", *["10.0.0.2"] * 31])
+    assert str(client_address("10.0.0.1", chain, PROXIES)) == "198.51.100.1"
+
+
+def test_a_chain_of_64_kib_is_judged_by_its_right_end() -> None:
+    for filler in (",", "10.0.0.2,", "x" * 64 + ",", "[,", " ,"):
+        chain = filler * (65_000 // len(filler)) + "198.51.100.1, 10.0.0.2"
+        assert str(client_address("10.0.0.1", chain, PROXIES)) == "198.51.100.1"
+
+
+@pytest.mark.parametrize(
+    ("peer", "key"),
+    [
+        ("203.0.113.9", "203.0.113.9"),
+        ("::ffff:203.0.113.9", "203.0.113.9"),
+        ("2001:db8::1", "2001:db8::/64"),
+        ("10.0.0.1", None),
+        ("::ffff:10.0.0.1", None),
+        ("", None),
+    ],
+)
+def test_the_connections_of_a_peer_are_counted_unless_it_speaks_for_many(
+    peer: str, key: str | None
+) -> None:
+    assert connection_key(peer, PROXIES) == key

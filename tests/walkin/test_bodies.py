@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
+from sandbox.answers import Refusal, decode_call
 from walkin import bodies
 from walkin.bodies import MAX_BODY_BYTES, ClientDisconnect, check, receive
 from walkin.errors import Refused
@@ -22,10 +23,12 @@ READ_ON_TO = 1 << 20
 class Arriving:
     """A request whose body arrives in the given pieces; then the client hangs up."""
 
-    def __init__(self, pieces: Iterable[bytes], length: str | None = None) -> None:
+    def __init__(
+        self, pieces: Iterable[bytes], length: str | None = None, *fields: tuple[bytes, bytes]
+    ) -> None:
         self._pieces = iter(pieces)
         self.taken = 0
-        headers = [] if length is None else [(b"content-length", length.encode())]
+        headers = [*fields] if length is None else [(b"content-length", length.encode()), *fields]
         scope = {"type": "http", "method": "POST", "path": "/sql", "headers": headers}
         self.request = Request(scope, self._receive)
 
@@ -56,6 +59,15 @@ def refusal(act: Any, *args: Any) -> Refused:
     with pytest.raises(Refused) as caught:
         act(*args)
     return caught.value
+
+
+def refusal_of(body: bytes) -> Refused | None:
+    """The refusal of a body, None if it passes."""
+    try:
+        check(body)
+    except Refused as refused:
+        return refused
+    return None
 
 
 def code(body: bytes) -> str:
@@ -133,6 +145,22 @@ def test_a_body_that_comes_too_slowly_is_a_408(monkeypatch: pytest.MonkeyPatch) 
     assert refused.headers["Connection"] == "close"
 
 
+@pytest.mark.parametrize("coding", [b"gzip", b"br", b"identity, gzip", b"x", b""])
+def test_an_encoded_body_is_not_taken_for_a_plain_one(coding: bytes) -> None:
+    refused = refusal(received, Arriving([b"x", b""], "1", (b"content-encoding", coding)))
+    assert refused.row.name == "content_type"
+
+
+@pytest.mark.parametrize("coding", [b"identity", b" Identity "])
+def test_a_body_that_says_it_is_not_encoded_comes_in(coding: bytes) -> None:
+    assert received(Arriving([b"x", b""], "1", (b"content-encoding", coding))) == b"x"
+
+
+def test_a_body_of_two_types_is_of_none() -> None:
+    fields = [(b"content-type", b"application/json")] * 2
+    assert refusal(received, Arriving([b"x", b""], "1", *fields)).row.name == "content_type"
+
+
 # --- what passes ---
 
 
@@ -178,9 +206,124 @@ def test_what_passes_here_reads_the_same_in_the_cell(sql: str) -> None:
     assert orjson.loads(body)["sql"] == sql
 
 
-def test_of_two_members_of_one_name_the_last_one_counts_as_it_does_in_the_cell() -> None:
-    check(b'{"sql":"","sql":"select 1"}')
-    assert code(b'{"sql":"select 1","sql":""}') == "missing_sql"
+#: Names and values as they may be written: twice, escaped, beyond every number, half a character.
+names = st.sampled_from(
+    ["sql", "s\\u0071l", "args", "arg\\u0073", "a", "\\u0000", "\\ud800", "\ufeffsql", "\u00fc"]
+)
+strings = st.sampled_from(
+    [
+        "",
+        " ",
+        "select 1",
+        "\\u0000",
+        "\\ud800",
+        "\\udc00\\ud83d",
+        "\\ud83d\\ude00",
+        "\u00fc",
+        "\0",
+        "\n",
+    ]
+).map('"{}"'.format)
+tokens = strings | st.sampled_from(
+    ["null", "true", "0", "-0", "-0.0", "01", "1e999", "-1e999", "1e-999", "NaN", "Infinity"]
+    + ["-Infinity", "9" * 30, "9" * 5000, "0." + "9" * 5000, "1E+2", "[]", "{}", "[" * 1010, "'x'"]
+    + ["[" * depth + "]" * depth for depth in (900, 980, 1010, 1024, 2000)]
+)
+
+
+def written(pairs: list[tuple[str, str]]) -> str:
+    return "{" + ",".join(f'"{name}":{value}' for name, value in pairs) + "}"
+
+
+written_json = st.recursive(
+    tokens,
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: "[" + ",".join(items) + "]")
+        | st.lists(st.tuples(names, inner), max_size=3).map(written)
+    ),
+    max_leaves=6,
+)
+arguments = (
+    st.lists(tokens, max_size=3).map(lambda items: "[" + ",".join(items) + "]")
+    | st.lists(st.tuples(names, tokens), max_size=3).map(written)
+    | written_json
+)
+calls = st.tuples(
+    arguments.map(lambda text: [("args", text)]) | st.lists(st.tuples(names, written_json)),
+    st.sampled_from(["utf-8"] * 5 + ["utf-8-sig", "utf-16", "utf-16-le", "utf-32-be"]),
+    st.sampled_from([""] * 5 + [" ", "\0", "x", "{}"]),
+).map(lambda call: (written([("sql", '"select 1"'), *call[0]]) + call[2]).encode(call[1]))
+
+
+def is_read_alike(body: bytes) -> bool:
+    """Whether a body passes; the cell must then find the same SQL in it, or refuse the call."""
+    if refusal_of(body) is not None:
+        return False
+    try:
+        sql, _ = decode_call(body)
+    except Refusal:
+        return True
+    assert sql == orjson.loads(body)["sql"]
+    return True
+
+
+@given(calls)
+def test_the_cell_finds_in_a_body_what_was_checked_here_and_nothing_else(body: bytes) -> None:
+    is_read_alike(body)
+
+
+@given(st.integers(880, 1030), st.sampled_from(['"args":', '"a":', '"sql":']))
+def test_the_cell_reads_no_deeper_than_what_passes_here(depth: int, name: str) -> None:
+    for inner in ("[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth):
+        is_read_alike(f'{{"sql":"select 1",{name}{inner}}}'.encode())
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b", ":a", "\\u0061"]), tokens), max_size=3))
+def test_no_argument_is_bound_that_another_reader_would_not_see(
+    pairs: list[tuple[str, str]],
+) -> None:
+    body = f'{{"sql":"select 1","args":{written(pairs)}}}'.encode()
+    decoded = [json.loads(f'"{name}"') for name, _ in pairs]
+    if is_read_alike(body):
+        assert len(set(decoded)) == len(decoded)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"sql":"select 1","sql":"select 2"}',
+        b'{"sql":"","sql":"select 1"}',
+        b'{"sql":"select 1","s\\u0071l":"select 1"}',
+        b'{"\\u0073ql":"select 1","sq\\u006c":"select 2"}',
+    ],
+)
+def test_of_two_members_of_one_name_neither_counts(body: bytes) -> None:
+    refused = refusal(check, body)
+    assert (refused.row.name, "'sql'" in refused.detail) == ("invalid_json", True)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        b'{"a":1,"a":1}',
+        b'{"a":1,"\\u0061":2}',
+        b'[{"base64":"AA==","base64":"AQ=="}]',
+        b'[[{"b":[{"a":1,"a":2}]}]]',
+        b'[],"args":[1]',
+    ],
+)
+def test_nor_do_two_of_one_name_anywhere_in_the_arguments(args: bytes) -> None:
+    assert code(b'{"sql":"select 1","args":' + args + b"}") == "invalid_json"
+
+
+def test_the_same_name_in_two_objects_is_fine() -> None:
+    check(b'{"sql":"select ?,?","args":[{"base64":"AA=="},{"base64":"AA=="}]}')
+
+
+def test_a_name_that_comes_twice_is_not_repeated_in_full() -> None:
+    name = b"x" * 3000
+    body = b'{"sql":"x","args":{"%s":1,"%s":2}}' % (name, name)
+    assert len(orjson.dumps(refusal(check, body).body("r"))) < 500
 
 
 # --- what does not ---
@@ -275,15 +418,6 @@ def test_a_name_without_an_end_is_not_repeated_in_full() -> None:
 
 
 # --- whatever comes ---
-
-
-def refusal_of(body: bytes) -> Refused | None:
-    """The refusal of a body, None if it passes."""
-    try:
-        check(body)
-    except Refused as refused:
-        return refused
-    return None
 
 
 def only_refused(body: bytes) -> None:

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import functools
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +14,9 @@ import uvicorn
 
 from tests.handles import wait_until
 from walkin import connection
+from walkin import crowd as crowd_module
 from walkin.connection import Connection
+from walkin.crowd import Crowd
 
 POST = (
     b"POST /sql HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: h2c\r\n"
@@ -29,6 +33,8 @@ class Served:
         self.server = server
         self.port = port
         self.bodies: list[bytes] = []
+        #: The names of the last request's fields.
+        self.fields: list[bytes] = []
 
     @contextlib.contextmanager
     def connect(self, receive_buffer: int = 0) -> Iterator[socket.socket]:
@@ -40,22 +46,38 @@ class Served:
             sock.settimeout(5)
             yield sock
 
+    def only_one(self) -> Connection:
+        """The one connection that there is."""
+        (one,) = self.server.server_state.connections
+        assert isinstance(one, Connection)
+        return one
+
     def is_rid(self) -> bool:
         """Whether no connection is left."""
         return not self.server.server_state.connections
 
 
 @pytest.fixture
-def served() -> Iterator[Served]:
+def crowd() -> Crowd:
+    return Crowd(100)
+
+
+@pytest.fixture
+def served(crowd: Crowd) -> Iterator[Served]:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         body = b""
-        if scope["path"] != "/early":
+        if scope["path"] == "/wait":
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            body = b"gone"
+        elif scope["path"] != "/early":
             message = await receive()
             body = message.get("body", b"")
             while message.get("more_body"):
                 message = await receive()
                 body += message.get("body", b"")
         served.bodies.append(body)
+        served.fields = [name for name, _ in scope["headers"]]
         if scope["path"] == "/later":
             await asyncio.sleep(0.2)
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -64,7 +86,12 @@ def served() -> Iterator[Served]:
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(
-            app, http=Connection, loop="uvloop", lifespan="off", ws="none", log_config=None
+            app,
+            http=functools.partial(Connection, crowd=crowd),  # type: ignore[arg-type]
+            loop="uvloop",
+            lifespan="off",
+            ws="none",
+            log_config=None,
         )
         server = uvicorn.Server(config)
         served = Served(server, listener.getsockname()[1])
@@ -174,3 +201,151 @@ def test_a_head_over_its_bound_is_refused(served: Served) -> None:
     with served.connect() as sock, contextlib.suppress(ConnectionError):
         sock.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * (connection.MAX_HEAD_BYTES + 70_000))
         assert b"invalid_http" in sock.recv(65_536)
+
+
+def test_the_fields_behind_a_body_are_passed_over(served: Served) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with served.connect() as sock:
+        sock.sendall(head + b"1\r\nx\r\n0\r\nX-Late: x\r\n\r\n")
+        assert b"200 OK" in sock.recv(4096)
+    assert (served.bodies, served.fields) == ([b"x"], [b"host", b"transfer-encoding"])
+
+
+# --- pipelines ---
+
+
+def test_what_comes_behind_a_request_in_work_waits_unparsed(served: Served) -> None:
+    with served.connect() as sock:
+        sock.sendall(GET.replace(b" / ", b" /later ") + GET * 1000)
+        wait_until(lambda: served.bodies)
+        assert len(served.only_one().pipeline) < connection._PIECE_BYTES / 18
+        answers = b""
+        while answers.count(b"HTTP/1.1 200") < 1001:
+            answers += sock.recv(65_536)
+
+
+def test_a_head_behind_an_answer_that_was_not_taken_at_first_is_read_on(served: Served) -> None:
+    with served.connect(receive_buffer=65_536) as sock:
+        sock.sendall(GET.replace(b" / ", b" /big ") + b"GET / HTTP/1.1\r\nX: " + b"x" * 600)
+        wait_until(lambda: served.bodies)
+        wait_until(lambda: served.only_one()._held)
+        left = len(BIG)
+        while left > 0:
+            left -= len(sock.recv(1 << 20))
+        sock.sendall(b"\r\nHost: x\r\n\r\n")
+        wait_until(lambda: len(served.bodies) == 2)
+
+
+def test_a_request_behind_an_answer_that_is_taken_slowly_outlasts_the_keep_alive(
+    served: Served,
+) -> None:
+    served.server.config.timeout_keep_alive = 0.1  # type: ignore[assignment]
+    with served.connect(receive_buffer=65_536) as sock:
+        filler = b"\r\nX: " + b"x" * 600 + b"\r\n\r\n"
+        sock.sendall(GET.replace(b" / ", b" /big ") + GET.replace(b"\r\n\r\n", filler))
+        wait_until(lambda: served.bodies)
+        threading.Event().wait(0.5)
+        got = rest(sock)
+    assert got.endswith(b"ok\r\n0\r\n\r\n")
+
+
+def test_the_answer_to_an_earlier_request_comes_before_the_refusal_of_a_later_one(
+    served: Served,
+) -> None:
+    broken = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nno length\r\n"
+    with served.connect() as sock:
+        sock.sendall(GET.replace(b" / ", b" /later ") + GET + broken + GET)
+        answers = rest(sock)
+    statuses = [piece[:3] for piece in answers.split(b"HTTP/1.1 ")[1:]]
+    assert statuses == [b"200", b"200", b"400"]
+
+
+@pytest.mark.parametrize("behind", [b"", GET, GET * 100])
+def test_the_request_in_work_learns_that_its_caller_is_gone(served: Served, behind: bytes) -> None:
+    with served.connect() as sock:
+        sock.sendall(GET.replace(b" / ", b" /wait ") + behind)
+        wait_until(lambda: served.server.server_state.tasks)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    if len(behind) < 512:  # a longer pipeline is not read on, so its end is not seen
+        wait_until(lambda: served.bodies == [b"gone"])
+
+
+# --- readers ---
+
+
+def test_a_caller_who_takes_it_too_slowly_is_dropped(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "STALL_S", 1.0)
+    monkeypatch.setattr(connection, "_STALL_BYTES", len(BIG))
+    with served.connect(receive_buffer=65_536) as sock:
+        sock.sendall(GET.replace(b" / ", b" /big "))
+        got = 0
+        with contextlib.suppress(ConnectionResetError):
+            while got < len(BIG) and (piece := sock.recv(20_000)):
+                got += len(piece)
+                threading.Event().wait(0.005)
+    assert got < len(BIG)
+
+
+def test_of_too_many_who_take_nothing_the_longest_is_dropped(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crowd_module, "MOST_UNREAD", 1)
+    with served.connect(receive_buffer=2048) as one, served.connect(receive_buffer=2048) as two:
+        one.sendall(GET.replace(b" / ", b" /big "))
+        wait_until(lambda: len(served.bodies) == 1)
+        two.sendall(GET.replace(b" / ", b" /big "))
+        # Long before the clock on those who take nothing.
+        wait_until(lambda: len(served.server.server_state.connections) == 1, 5)
+        assert len(rest(one)) < len(BIG)
+        assert two.recv(1000)
+
+
+# --- room ---
+
+
+def test_of_too_many_long_heads_the_oldest_is_closed(
+    served: Served, crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crowd_module, "MOST_LONG_HEADS", 1)
+    long = b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 10_000
+    with served.connect() as one, served.connect() as two, served.connect() as three:
+        one.sendall(long + b"\r\n\r\n")
+        assert b"200 OK" in one.recv(4096)
+        two.sendall(long)
+        wait_until(lambda: crowd._long_heads)
+        three.sendall(long)
+        assert rest(two) == b""
+        three.sendall(b"\r\n\r\n")
+        assert b"200 OK" in three.recv(4096)
+
+
+@pytest.mark.parametrize("crowd", [Crowd(8)])
+@pytest.mark.parametrize("begun", [b"", b"GET / HT", POST % 10 + b"12345", GET])
+def test_whoever_owes_a_whole_request_makes_room(served: Served, begun: bytes) -> None:
+    with served.connect() as one, served.connect() as two, contextlib.ExitStack() as stack:
+        one.sendall(begun)
+        if begun == GET:
+            assert b"200 OK" in one.recv(4096)
+        wait_until(lambda: len(served.server.server_state.connections) == 2)
+        two.sendall(GET.replace(b" / ", b" /later "))
+        wait_until(lambda: len(served.bodies) == 1 + (begun == GET))
+        three = stack.enter_context(served.connect())
+        three.sendall(GET)
+        assert b"ok" in three.recv(4096)
+        assert b"HTTP" not in rest(one)
+        assert b"200 OK" in two.recv(4096)
+
+
+@pytest.mark.parametrize("crowd", [Crowd(4)])
+def test_where_nobody_can_make_room_the_newcomer_is_told_so(served: Served) -> None:
+    with served.connect() as one:
+        one.sendall(GET.replace(b" / ", b" /later "))
+        wait_until(lambda: served.bodies)
+        with served.connect() as two:
+            refused = rest(two)
+        assert refused.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nretry-after: 1\r\n" in refused
+        assert b"200 OK" in one.recv(4096)
+    wait_until(served.is_rid)

@@ -8,7 +8,11 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from walkin.envelope import REQUEST_ID, Envelope
 
@@ -152,3 +156,25 @@ def test_a_request_cancelled_in_its_answer_stays_cancelled() -> None:
             await Envelope(cancelled)({"type": "http"}, asyncio.Event().wait, send)  # type: ignore[arg-type]
 
     asyncio.run(ask())
+
+
+def test_a_caller_who_left_in_the_middle_is_no_fault(caplog: pytest.LogCaptureFixture) -> None:
+    async def unsendable(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            raise RuntimeError("the transport is closed")
+
+    async def nothing() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def app(_: Request) -> Response:
+        return Response(b"x" * 100)
+
+    with caplog.at_level(logging.INFO):
+        starlette = Starlette(
+            routes=[Route("/", app)],
+            exception_handlers={ClientDisconnect: lambda _, __: Response(status_code=400)},
+        )
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+        asyncio.run(Envelope(starlette)(scope, nothing, unsendable))
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert "the caller is gone" in caplog.text

@@ -39,6 +39,7 @@ def mistakes(**chosen: str) -> list[str]:
         ("query_timeout_ms", 2000),
         ("trusted_proxies", ()),
         ("workers", 1),
+        ("max_connections", 16_384),
         ("data_dir", Path("data").absolute()),
     ],
 )
@@ -107,6 +108,7 @@ def test_a_value_is_read(variable: str, text: str, value: object) -> None:
         ("TTL_S", "0"),
         ("TTL_S", "600s"),
         ("WORKERS", "0"),
+        ("MAX_CONNECTIONS", "0"),
         ("QUERY_TIMEOUT_MS", "9"),
         ("REQUESTS_PER_MIN", "-1"),
         ("MAX_LIVE_CELLS", "0"),

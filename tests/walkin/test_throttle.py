@@ -232,6 +232,48 @@ def test_no_minute_has_more_than_the_limit(make_settings: Make, clock: Clock) ->
     asyncio.run(main())
 
 
+# --- many clients ---
+
+
+def test_whoever_has_not_called_for_a_minute_is_forgotten(
+    make_settings: Make, clock: Clock
+) -> None:
+    async def main() -> None:
+        throttle = Throttle(make_settings(requests_per_min=2))
+        kept = throttle._limiter.storage.events  # type: ignore[attr-defined]
+        for number in range(1000):
+            await throttle.count_request(f"client {number}")
+        clock.forward(30)
+        await throttle.count_request("client 0")
+        clock.forward(31)
+        assert await let_through(throttle.count_request, 2, "client 0") == 1
+        assert len(kept) == 1
+
+    asyncio.run(main())
+
+
+def test_of_a_client_no_more_is_kept_than_his_limit(make_settings: Make, clock: Clock) -> None:
+    async def main() -> None:
+        throttle = Throttle(make_settings(requests_per_min=2))
+        for _ in range(50):
+            await let_through(throttle.count_request, 5)
+            clock.forward(20)
+        (calls,) = throttle._limiter.storage.events.values()  # type: ignore[attr-defined]
+        assert len(calls) == 2
+
+    asyncio.run(main())
+
+
+def test_a_call_leaves_nothing_to_be_done_after_it(make_settings: Make) -> None:
+    async def main() -> None:
+        throttle = Throttle(make_settings())
+        for number in range(1000):
+            await throttle.count_request(f"client {number}")
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+
+
 # --- when to come back ---
 
 

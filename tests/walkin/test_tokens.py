@@ -1,6 +1,7 @@
 """The seal: only what was issued verifies, in the one spelling it was issued in."""
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import itertools
@@ -8,10 +9,12 @@ import os
 import string
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from itsdangerous import signer
 
 from walkin.settings import Secret
 from walkin.tokens import Seal, TokenInvalid, new_instance_id
@@ -220,6 +223,50 @@ def test_a_removed_key_no_longer_verifies() -> None:
     token = Seal((OLD,)).issue(INSTANCE)
     assert Seal((OLD, NEW)).verify(token) == INSTANCE
     assert refused(token, Seal((NEW,)))
+
+
+# --- the same work ---
+
+
+class Counted:
+    """The module hmac, with a count of what was asked of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.macs: list[bytes] = []
+        self.compared = 0
+        monkeypatch.setattr(signer, "hmac", self)
+
+    def new(self, key: bytes, msg: bytes | None = None, digestmod: Any = None) -> Any:
+        self.macs.append(key)
+        return hmac.new(key, msg, digestmod)
+
+    def compare_digest(self, one: bytes, other: bytes) -> bool:
+        assert len(one) == len(other) == 32
+        self.compared += 1
+        return hmac.compare_digest(one, other)
+
+
+@pytest.mark.parametrize("keys", [(NEW,), (OLD, OTHER, NEW)])
+def test_every_token_of_the_right_shape_costs_the_same_work(
+    monkeypatch: pytest.MonkeyPatch, keys: tuple[Secret, ...]
+) -> None:
+    seal = Seal(keys)
+    tokens = [Seal((key,)).issue(INSTANCE) for key in (OLD, OTHER, NEW)]
+    mine, other = tokens[-1], seal.issue(new_instance_id())
+    tokens += [
+        other,
+        mine[:68] + other[68:],
+        "wkn_" + "A" * 107,
+        mine[:-1] + ("A" if mine[-1] != "A" else "E"),
+        mine[:-1] + chr(ord(mine[-1]) + 1),
+        mine[:68] + ("A" if mine[68] != "A" else "B") + mine[69:],
+    ]
+    for token in tokens:
+        counted = Counted(monkeypatch)
+        with contextlib.suppress(TokenInvalid):
+            seal.verify(token)
+        # One MAC under each key, whichever matched and however near the forgery came.
+        assert len(counted.macs) == len(set(counted.macs)) == counted.compared == len(keys)
 
 
 # --- ids ---
