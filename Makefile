@@ -3,13 +3,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve test lint lock clean
+.PHONY: serve test fuzz soak lint lock clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/walkin serve
 
 test: lint
 	$(BIN)/python -m pytest
+
+# Longer runs of what `make test` has a short form of: ten minutes for each fuzzer, an hour of soak.
+fuzz: $(VENV)/.test
+	FUZZ_S=600 $(BIN)/python -m pytest tests/fuzz -s
+
+soak: $(VENV)/.test
+	SOAK_S=3600 $(BIN)/python -m pytest tests/soak -s
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -25,10 +25,11 @@ _SUSPECTS = re.compile(
     r"attach|detach|load_extension|readfile|writefile|edit|zipfile|unzip|fts5|sqlite_dbpage",
     re.IGNORECASE,
 )
-# Alternatives in the order SQLite tries them; an open comment or string runs to the end.
+# Alternatives in the order SQLite tries them; an open comment or string runs to the end. A vertical
+# tab is space behind other space alone.
 _TOKEN = re.compile(
     r"""
-      (?P<space>   [ \t\n\f\r\ufeff]+ | --[^\n]* | /\*(?:.*?\*/|.*\Z) )
+      (?P<space>   [ \t\n\f\r][ \t\n\v\f\r]* | \ufeff | --[^\n]* | /\*(?:.*?\*/|.*\Z) )
     | (?P<string>  '(?:[^']|'')*(?:'|\Z) )
     | (?P<quoted>  "(?:[^"]|"")*(?:"|\Z) | `(?:[^`]|``)*(?:`|\Z) | \[[^\]]*(?:\]|\Z) )
     | (?P<word>    (?:[A-Za-z_$]|[^\x00-\x7f])(?:[A-Za-z0-9_$]|[^\x00-\x7f])* )

@@ -158,7 +158,15 @@ class _Cell:
         try:
             line.sock.sendall(frames.encode_answer(status, answer))
         finally:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        try:
             self._engine.tidy()
+        except Exception:
+            # Of no more use. A call that has come meanwhile was not begun and is not lost.
+            self._retire()
+            raise
 
     def _run(self, body: bytes, request_id: str, deadline: float) -> tuple[int, bytes]:
         try:

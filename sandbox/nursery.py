@@ -213,7 +213,9 @@ class Nursery:
             cell.ending_since = cell.ending_since or time.monotonic()
             os.kill(cell.pid, signal.SIGKILL)
             return
-        number, text = report
+        self._note(cell, *report)
+
+    def _note(self, cell: Cell, number: int, text: str) -> None:
         cell.reports += 1
         if cell.reports > _REPORTS_MOST:
             self.kill(cell)
@@ -221,6 +223,14 @@ class Nursery:
             self.retire(cell)
         elif number != Report.READY:
             log.error("%s: %s", cell, text)
+
+    def _hear_out(self, cell: Cell) -> None:
+        """Take what a cell said last: its exit may be seen before its words."""
+        with contextlib.suppress(BlockingIOError):
+            while cell.reports <= _REPORTS_MOST and (report := leash.receive_report(cell.own)):
+                cell.reports += 1
+                if report[0] == Report.FAULT:
+                    log.error("%s: %s", cell, report[1])
 
     def collect_exits(self) -> None:
         """Take leave of every cell that has ended, and do what waited for its end."""
@@ -244,6 +254,7 @@ class Nursery:
     def _bury(self, cell: Cell, status: int) -> None:
         with contextlib.suppress(KeyError):  # its end may have been seen before its exit
             self._selector.unregister(cell.own)
+        self._hear_out(cell)
         cell.own.close()
         if cell in self._blank:
             self._blank.remove(cell)

@@ -192,7 +192,9 @@ class Service:
         """Everything that the data folder still holds of any database."""
         cells = self.data_dir / "cells"
         places = ("instances/*/*", "expiry/*/*", "due/*/*", "trash/*")
-        return [path for place in places for path in cells.glob(place)]
+        while True:
+            with contextlib.suppress(FileNotFoundError):  # the reaper was quicker than the look
+                return [path for place in places for path in cells.glob(place)]
 
     def stop(self) -> int:
         """SIGTERM, then the exit status. Everything must be gone afterwards."""

@@ -3,6 +3,7 @@
 Runs in: front desk. Pure functions.
 """
 
+import functools
 import ipaddress
 
 from walkin.settings import Network
@@ -22,7 +23,7 @@ def client_address(peer: str, forwarded_for: str, trusted: tuple[Network, ...]) 
     true. So it is read from the right, for as long as each hop is trusted; the first that is not
     is the client. What does not parse ends the walk at the last hop that did.
     """
-    address = _parse(peer)
+    address = _parse_peer(peer)
     if address is None:
         return None
     hops = forwarded_for.rsplit(",", _MOST_HOPS)[-_MOST_HOPS:] if forwarded_for and trusted else []
@@ -34,6 +35,7 @@ def client_address(peer: str, forwarded_for: str, trusted: tuple[Network, ...]) 
     return address
 
 
+@functools.lru_cache(4096)
 def rate_key(address: Address | None) -> str:
     """Return what is counted for an address: IPv4 as it is, IPv6 by its /64."""
     if isinstance(address, ipaddress.IPv6Address):
@@ -43,7 +45,7 @@ def rate_key(address: Address | None) -> str:
 
 def connection_key(peer: str, trusted: tuple[Network, ...]) -> str | None:
     """Return what a peer's connections are counted by, None if it speaks for many."""
-    address = _parse(peer)
+    address = _parse_peer(peer)
     if address is None or _is_in(address, trusted):
         return None
     return rate_key(address)
@@ -65,3 +67,7 @@ def _parse(text: str) -> Address | None:
         return None
     mapped = getattr(address, "ipv4_mapped", None)
     return mapped or address
+
+
+#: A peer's address comes from the kernel: short, and soon seen again.
+_parse_peer = functools.lru_cache(4096)(_parse)

@@ -13,6 +13,7 @@ import struct
 from typing import Any
 
 import orjson
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -23,6 +24,7 @@ from walkin.addresses import connection_key
 from walkin.crowd import Crowd
 from walkin.envelope import HEADERS
 from walkin.errors import Refused, busy
+from walkin.pen import with_pen
 from walkin.settings import Network
 
 #: Request line and headers together; and what may come between two bytes of a body, which is
@@ -221,6 +223,9 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
         if not self.cycle.response_complete:
             self._crowd.works(self)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGIApp) -> None:  # type: ignore[override]
+        super()._start_asgi_task(cycle, with_pen(app, cycle))  # type: ignore[arg-type]
 
     def on_response_complete(self) -> None:
         """An answer is written: go on with what came behind its request."""

@@ -19,10 +19,11 @@ from sandbox.errors import (
     SandboxError,
     ZygoteGone,
 )
-from walkin import bodies
+from walkin import bodies, heads
 from walkin.addresses import client_address, rate_key
 from walkin.envelope import REQUEST_ID
 from walkin.errors import Refused, busy
+from walkin.heads import Head
 from walkin.settings import Settings
 from walkin.status import Status
 from walkin.switchboard import Switchboard
@@ -65,16 +66,15 @@ class Desk:
 
     async def run_sql(self, request: Request) -> Response:
         """POST /sql: run statements in a new database or in the token's own."""
-        client = self._client(request)
+        head = heads.read(request.scope)
+        client = self._client(request, head)
         await self._throttle.count_request(client)
         body = await bodies.receive(request)
-        if _media_type(request) != _JSON:
-            raise Refused("content_type")
+        heads.check_type(head)
         bodies.check(body)
         request_id: bytes = request.scope[REQUEST_ID]
-        tokens = request.headers.getlist("x-walkin-session")
-        if tokens:
-            return await self._call(self._verify(tokens), body, request_id, {})
+        if head.tokens:
+            return await self._call(self._verify(head.tokens), body, request_id, {})
         await self._throttle.count_creation(client)
         try:
             instance, expires = await self._switchboard.create()
@@ -104,10 +104,9 @@ class Desk:
         """OPTIONS on any path: the envelope has the headers a browser asks for."""
         return Response(status_code=204)
 
-    def _client(self, request: Request) -> str:
-        peer = request.client.host if request.client else ""
-        forwarded = ",".join(request.headers.getlist("x-forwarded-for"))
-        return rate_key(client_address(peer, forwarded, self._trusted))
+    def _client(self, request: Request, head: Head) -> str:
+        peer, _ = request.scope["client"] or ("", 0)
+        return rate_key(client_address(peer, ",".join(head.forwarded_for), self._trusted))
 
     def _verify(self, tokens: list[str]) -> bytes:
         try:
@@ -137,10 +136,6 @@ class Desk:
             log.error("request %s on %s: %s", request_id.hex(), instance.hex(), cause)
             raise Refused("cell_lost", headers=headers) from cause
         return Response(answer.body, answer.status, headers, media_type=_JSON)
-
-
-def _media_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def error_response(refused: Refused, request: Request) -> Response:

@@ -9,6 +9,7 @@ signature is itsdangerous' own text. Its last character has two spare bits: only
 spelling is accepted.
 """
 
+import functools
 import hashlib
 import os
 import re
@@ -23,6 +24,8 @@ PREFIX = "wkn_"
 _ID_BYTES = 16
 _NONCE_BYTES = 32
 _BODY_CHARACTERS = 64
+#: Good tokens that are known again without work, some 400 bytes each.
+_REMEMBERED = 10_000
 _TOKEN = re.compile(r"wkn_[A-Za-z0-9_-]{107}")
 #: One purpose for each kind of token, so that none stands in for another.
 _PURPOSE = b"walkin.session.full"
@@ -43,19 +46,22 @@ class Seal:
             digest_method=hashlib.sha256,
         )
         self._keys = [self._signer.derive_key(key) for key in self._signer.secret_keys]
+        #: Tokens are called again and again; one that was found good stays good.
+        self.verify = functools.lru_cache(_REMEMBERED)(self._verify)
 
     def issue(self, instance: bytes) -> str:
         """Return a new token for an instance id (16 bytes)."""
         body = base64_encode(instance + os.urandom(_NONCE_BYTES))
         return PREFIX + (body + self._signer.get_signature(body)).decode()
 
-    def verify(self, token: str) -> bytes:
+    def _verify(self, token: str) -> bytes:
         """Return the instance id. Raises TokenInvalid, whatever was wrong with the token.
 
-        Every key is tried on every token, also behind the one that matched, and compared in
-        constant time (itsdangerous, by hmac.compare_digest): how long it takes tells neither how
-        near a forgery came nor which key signed. Only what has not the shape of a token is told
-        apart sooner, and that shape is public.
+        Called as `verify`, which remembers what was found good and nothing else. Every key is
+        tried on every token, also behind the one that matched, and compared in constant time
+        (itsdangerous, by hmac.compare_digest): how long it takes tells neither how near a forgery
+        came nor which key signed. Only what has not the shape of a token is told apart sooner, and
+        that shape is public.
         """
         if not _TOKEN.fullmatch(token):
             raise TokenInvalid

@@ -312,7 +312,9 @@ def test_any_text_only_gets_an_answer(text: str) -> None:
 def without_gap(text: str) -> str:
     """Return the text after the white space and comments that it begins with."""
     while True:
-        if text[:1] and text[0] in " \t\n\f\r\ufeff":
+        if text[:1] and text[0] in " \t\n\f\r":
+            text = text.lstrip(" \t\n\v\f\r")  # the vertical tab not by itself
+        elif text.startswith("\ufeff"):
             text = text[1:]
         elif text.startswith("--"):
             _, end, rest = text.partition("\n")

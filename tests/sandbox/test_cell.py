@@ -13,7 +13,7 @@ import pytest
 
 from sandbox import cell as cell_process
 from sandbox import frames, leash, limits
-from sandbox.engine import blank_database
+from sandbox.engine import Engine, blank_database
 from sandbox.frames import Kind
 from sandbox.jail import Walls
 from sandbox.leash import Order, Report
@@ -490,6 +490,22 @@ def test_a_call_in_progress_is_finished_before_the_cell_retires(cell: Cell) -> N
     assert line.answer().status == 408
     assert line.next_frame() == (Kind.RETIRED, b"")
     assert cell.child.wait() == 0
+
+
+def test_a_cell_that_cannot_be_tidied_ends_without_a_call_lost(
+    start_cell: Callable[[], Cell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Engine) -> None:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(Engine, "tidy", fail)
+    cell = start_cell()
+    line = cell.assign()
+    line.sock.sendall(call_frame("SELECT 1") + call_frame("SELECT 2"))
+    assert line.answer().rows == [[1]]
+    assert line.next_frame() == (Kind.RETIRED, b"")
+    assert cell.report()[0] == Report.FAULT
+    assert os.WEXITSTATUS(cell.child.wait()) == 1
 
 
 def test_a_cell_ends_with_its_leash_and_keeps_the_data(cell: Cell) -> None:

@@ -787,6 +787,16 @@ def test_tidying_after_a_plain_call_reopens_nothing(bench: Bench) -> None:
     assert bench.engine._connection is before
 
 
+def test_a_read_that_an_r_tree_leaves_open_behind_an_error_is_tidied_away(bench: Bench) -> None:
+    bench.run("CREATE VIRTUAL TABLE r USING rtree(a, b, c); INSERT INTO r VALUES(1, 0, 1)")
+    assert bench.refusal("INSERT INTO r VALUES(7, 0, 0), (8, 1, 0)").code == "sql_error"
+    bench.run("PRAGMA recursive_triggers = 1")
+    bench.next_call()
+    assert bench.rows("SELECT a FROM r") == [[1]]
+    bench.refusal("INSERT INTO r VALUES(7, 0, 0), (8, 1, 0)")
+    bench.engine.close()
+
+
 # --- pragmas ---
 
 FIXED = {

@@ -308,6 +308,19 @@ def test_a_blank_cell_that_dies_is_replaced(start_zygote: Starter) -> None:
     assert line.sql("SELECT 1").rows == [[1]]
 
 
+def test_the_last_words_of_a_cell_are_in_the_log_with_its_end(folder: Path) -> None:
+    with closing(Zygote(folder / "data")) as zygote:
+        broken = "from sandbox.engine import Engine\nEngine.tidy = lambda _: 1 / 0\n"
+        zygote.process = zygote.popen_program(broken + RUN)
+        for _ in range(20):
+            instance, line = zygote.create()
+            assert line.sql("SELECT 1").rows == [[1]]
+            assert line.next_frame() == (Kind.RETIRED, b"")
+            failed = f"of {instance.hex()} failed"
+            log = wait_until(lambda failed=failed: failed in (log := zygote.log()) and log, 5)
+            assert f"of {instance.hex()}: 'cell: ZeroDivisionError" in log
+
+
 def test_a_creation_survives_the_death_of_the_blank_cell_it_is_given(
     start_zygote: Starter,
 ) -> None:

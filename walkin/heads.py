@@ -1,0 +1,50 @@
+"""The label: the fields of a request's head that a call may bring, read in one go.
+
+Runs in: front desk. Pure functions.
+"""
+
+from typing import NamedTuple
+
+from starlette.types import Scope
+
+from walkin.errors import Refused
+
+_JSON = "application/json"
+
+
+class Head(NamedTuple):
+    """What was said under each name, in the order of the lines."""
+
+    content_types: list[str]
+    content_encodings: list[str]
+    tokens: list[str]
+    forwarded_for: list[str]
+
+
+_PLACES = {
+    b"content-type": 0,
+    b"content-encoding": 1,
+    b"x-walkin-session": 2,
+    b"x-forwarded-for": 3,
+}
+
+
+def read(scope: Scope) -> Head:
+    """Return what a request's head says of a call (ASGI: names are in lower case)."""
+    head = Head([], [], [], [])
+    for name, value in scope["headers"]:
+        place = _PLACES.get(name)
+        if place is not None:
+            head[place].append(value.decode("latin-1"))
+    return head
+
+
+def check_type(head: Head) -> None:
+    """Raise Refused (415) unless the body is said to be JSON, once, and not encoded."""
+    if any(coding.strip().lower() != "identity" for coding in head.content_encodings):
+        raise Refused("content_type", "and not encoded", hint="send it without Content-Encoding")
+    if len(head.content_types) > 1:
+        raise Refused("content_type", "and named once")
+    media_type = head.content_types[0].partition(";")[0] if head.content_types else ""
+    if media_type.strip().lower() != _JSON:
+        raise Refused("content_type")
