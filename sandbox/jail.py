@@ -42,8 +42,6 @@ _WITHOUT = {
     "open": (1, kernel.O_TMPFILE_BIT),
     "openat": (2, kernel.O_TMPFILE_BIT),
 }
-#: Every call that does not kill.
-NAMES = frozenset({*_ALLOWED, *_REFUSED, *_WITHOUT})
 
 
 class Walls(NamedTuple):

@@ -82,13 +82,11 @@ def build_filter(
     """
     rules = pyseccomp.SyscallFilter(defaction=pyseccomp.KILL_PROCESS)
     for action, names in ((pyseccomp.ALLOW, allowed), (pyseccomp.ERRNO(13), refused)):
-        for name in names:
-            if _known(name):
-                rules.add_rule(action, name)
-    for name, (index, bits) in without.items():
-        if _known(name):
-            free = pyseccomp.Arg(index, pyseccomp.MASKED_EQ, bits, 0)
-            rules.add_rule(pyseccomp.ALLOW, name, free)
+        for name in filter(_known, names):
+            rules.add_rule(action, name)
+    for name in filter(_known, without):
+        index, bits = without[name]
+        rules.add_rule(pyseccomp.ALLOW, name, pyseccomp.Arg(index, pyseccomp.MASKED_EQ, bits, 0))
     with tempfile.TemporaryFile() as file:
         rules.export_bpf(file)
         file.seek(0)

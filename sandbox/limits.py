@@ -6,6 +6,7 @@ Runs in: cells, before the jail. Standard library only.
 import os
 import resource
 import socket
+from pathlib import Path
 
 #: What a cell may use at most (getrlimit(2)), soft and hard alike.
 RLIMITS = {
@@ -64,8 +65,4 @@ def step_back() -> None:
     is not dumpable could not. Raises OSError.
     """
     os.nice(NICER)
-    fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
-    try:
-        os.write(fd, b"%d" % FIRST_TO_GO)
-    finally:
-        os.close(fd)
+    Path("/proc/self/oom_score_adj").write_text(str(FIRST_TO_GO))
