@@ -11,7 +11,8 @@ serve: $(VENV)/.serve
 test: lint
 	$(BIN)/python -m pytest
 
-# Longer runs of what `make test` has a short form of: ten minutes for each fuzzer, an hour of soak.
+# Longer runs of what `make test` has a short form of: ten minutes of SQL and a share of it for each
+# other fuzzer; an hour of soak.
 fuzz: $(VENV)/.test
 	FUZZ_S=600 $(BIN)/python -m pytest tests/fuzz -s
 

@@ -19,13 +19,15 @@ from setproctitle import setproctitle
 from sandbox import jail, settings
 from sandbox.control import Op
 from sandbox.engine import blank_database
-from sandbox.errors import WallError
+from sandbox.errors import NodeBusy, WallError
 from sandbox.place import Place
 from sandbox.zygote import Zygote
 
 #: Exit statuses that a starter must not answer with another start.
 EXIT_SETTINGS = 2
 EXIT_WALLS = 3
+#: One that a starter answers with another start: the machine was short of something.
+EXIT_AGAIN = 1
 
 
 def main() -> int:
@@ -81,9 +83,9 @@ def main() -> int:
     zygote = Zygote(listener, place, chosen, walls, database, askers)
     try:
         zygote.prove_walls()
-    except WallError as error:
+    except (WallError, NodeBusy, OSError) as error:
         print(f"walkin cannot start: {error}", file=sys.stderr)
-        return EXIT_WALLS
+        return EXIT_WALLS if isinstance(error, WallError) else EXIT_AGAIN
     # What is here now lives as long as we do: keep the collector from touching shared pages.
     gc.collect()
     gc.freeze()

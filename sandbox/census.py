@@ -21,8 +21,12 @@ class Census:
         """Note a database that expires at that Unix second."""
         self._expiring[second] += 1
 
-    def count(self, now: float) -> int:
-        """Return how many have not expired at `now` (Unix seconds)."""
+    def forget(self, now: float) -> None:
+        """Drop the seconds that have passed, at a cost that follows how many there are."""
         for second in [second for second in self._expiring if second <= now]:
             del self._expiring[second]
+
+    def count(self, now: float) -> int:
+        """Return how many have not expired at `now` (Unix seconds)."""
+        self.forget(now)
         return self._expiring.total()

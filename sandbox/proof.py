@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox import control, leash, limits
-from sandbox.errors import WallError
+from sandbox.errors import NodeBusy, WallError
 from sandbox.leash import Report
 from sandbox.nursery import Nursery
 from sandbox.place import Place
@@ -40,7 +40,8 @@ LIMITS = {
 def prove_walls(nursery: Nursery, place: Place) -> dict[str, Any]:
     """Have a cell come up on a database of its own and return what the kernel says of it.
 
-    Raises WallError, with the cell's own words if it does not come up within _PATIENCE_S.
+    Raises WallError, with the cell's own words if it is one; NodeBusy if no cell came up within
+    _PATIENCE_S for want of something else: memory, disk, processes. OSError likewise.
     """
     instance = os.urandom(control.ID_BYTES)
     # Not due yet, or the reaper might take it away under our hands.
@@ -48,13 +49,15 @@ def prove_walls(nursery: Nursery, place: Place) -> dict[str, Any]:
     nursery.make_database(instance, expires)
     line = nursery.assign(instance)
     if line is None:
-        raise WallError("no cell can be forked")
+        raise NodeBusy("no cell can be forked")
     cell = nursery.live[instance]
     try:
         ready, _, _ = select.select([cell.own], [], [], _PATIENCE_S)
-        report = leash.receive_report(cell.own) if ready else (0, "no word from the first cell")
-        if report is None or report[0] != Report.READY:
-            raise WallError(report[1] if report else "the first cell ended without a word")
+        number, text = (ready and leash.receive_report(cell.own)) or (0, "it said nothing")
+        if number != Report.READY:
+            # Its word is good: it has met no tenant.
+            error = WallError if WallError.__name__ in text else NodeBusy
+            raise error(f"the first cell did not come up: {text}")
         return look_at(cell.pid)
     finally:
         nursery.kill(cell)

@@ -33,6 +33,8 @@ _TICK_S = 0.5
 _PATIENCE_S = 2.0
 #: A cell used more recently than this is not given up for another database.
 _WARM_S = 1.0
+#: How often the census forgets what has expired.
+_CENSUS_S = 60.0
 _PEER = struct.Struct("3i")
 
 
@@ -66,6 +68,7 @@ class Zygote:
         self._listener = listener
         self._place = place
         self._census = Census(place)
+        self._next_census = 0.0
         self._versions = versions()
         self._most_live = settings.max_live_cells
         self._walls: dict[str, Any] = {"landlock_abi": walls.landlock_abi}
@@ -286,6 +289,9 @@ class Zygote:
             self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
             self._accepting = True
         self._nursery.tick(now)
+        if now >= self._next_census:
+            self._next_census = now + _CENSUS_S
+            self._census.forget(time.time())
         while self._waiting and now - self._waiting[0].since > _PATIENCE_S:
             late = self._waiting.pop(0)
             self._reply(late.asker, late.request, Outcome.BUSY)

@@ -22,11 +22,15 @@ from walkin.app import build
 from walkin.connection import Connection
 from walkin.crowd import Crowd, most_connections
 
+log = logging.getLogger("walkin.front")
+
 EXIT_SETTINGS = 2
 _PR_SET_DUMPABLE = 4
-#: What the kernel keeps for us of what one caller sends ahead (it doubles the number, socket(7)),
-#: and so what one read can bring. Left alone it is megabytes.
+#: What the kernel keeps of what one caller sends ahead, and so what one read can bring; and what it
+#: keeps of answers that the caller does not take (it doubles both numbers, socket(7)). Left alone
+#: each is megabytes, and in nobody's count.
 _RECEIVE_BYTES = 16_384
+_SEND_BYTES = 32_768
 
 
 def main() -> int:
@@ -56,6 +60,9 @@ def main() -> int:
     most = most_connections(chosen.max_connections, hard, chosen.max_live_cells)
     listener = socket.socket(fileno=listen_fd)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
+    if most < chosen.max_connections:
+        log.warning("at most %d connections: there are only %d descriptors", most, hard)
     server = uvicorn.Server(
         uvicorn.Config(
             build(chosen, token_keys),

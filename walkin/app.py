@@ -19,14 +19,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sandbox.client import AsyncClient
 from sandbox.place import Place
 from walkin.bodies import ClientDisconnect
-from walkin.endpoints import Desk, error_response
-from walkin.envelope import Envelope
+from walkin.endpoints import Desk
+from walkin.envelope import REQUEST_ID, Envelope
 from walkin.errors import Refused
+from walkin.reply import Reply, refusal
 from walkin.settings import Secret, Settings
 from walkin.status import Status
 from walkin.switchboard import Switchboard
 from walkin.throttle import Throttle
 from walkin.tokens import Seal
+
+#: What an endpoint is.
+Act = Callable[[Request], Awaitable[Response]]
 
 #: A dead zygote is back within this time; until then calls wait.
 _ZYGOTE_PATIENCE_S = 3.0
@@ -38,7 +42,7 @@ def build(settings: Settings, keys: tuple[Secret, ...]) -> ASGIApp:
     zygote = AsyncClient(Place(settings.data_dir).run, _ZYGOTE_PATIENCE_S)
     switchboard = Switchboard(zygote, settings)
     desk = Desk(settings, Seal(keys), Throttle(settings), switchboard, Status(zygote))
-    operations = {
+    operations: dict[str, tuple[str, Act]] = {
         "/sql": ("POST", desk.run_sql),
         "/healthz": ("GET", desk.health),
         "/status": ("GET", desk.status),
@@ -51,7 +55,7 @@ def build(settings: Settings, keys: tuple[Secret, ...]) -> ASGIApp:
 
     async def answer_refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, Refused)  # noqa: S101 - registered for it alone
-        return error_response(error, request)
+        return _refuse(error, request)
 
     async def answer_routing(request: Request, error: Exception) -> Response:
         path = request.url.path
@@ -61,10 +65,10 @@ def build(settings: Settings, keys: tuple[Secret, ...]) -> ASGIApp:
             refused = Refused("method_not_allowed", headers={"Allow": allow})
         else:
             refused = Refused("path_not_found", hint="POST /sql; see GET /openapi.json")
-        return error_response(refused, request)
+        return _refuse(refused, request)
 
     async def answer_fault(request: Request, _: Exception) -> Response:
-        return error_response(Refused("internal"), request)
+        return _refuse(Refused("internal"), request)
 
     async def answer_nobody(_: Request, __: Exception) -> Response:
         return Response(status_code=400)
@@ -91,13 +95,17 @@ def build(settings: Settings, keys: tuple[Secret, ...]) -> ASGIApp:
     return Envelope(app)
 
 
+def _refuse(refused: Refused, request: Request) -> Reply:
+    return refusal(refused, request.scope[REQUEST_ID].hex())
+
+
 class _Direct:
     """An endpoint without the second net of exception handlers that Starlette puts around one.
 
     What it raises is answered by the handlers of the application, at a third of the cost.
     """
 
-    def __init__(self, act: Callable[[Request], Awaitable[Response]]) -> None:
+    def __init__(self, act: Act) -> None:
         self._act = act
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

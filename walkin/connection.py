@@ -12,8 +12,8 @@ import socket
 import struct
 from typing import Any
 
-import orjson
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -24,7 +24,9 @@ from walkin.addresses import connection_key
 from walkin.crowd import Crowd
 from walkin.envelope import HEADERS
 from walkin.errors import Refused, busy
+from walkin.patience import Patience
 from walkin.pen import with_pen
+from walkin.reply import refusal
 from walkin.settings import Network
 
 #: Request line and headers together; and what may come between two bytes of a body, which is
@@ -37,14 +39,6 @@ MAX_FIELDS = 256
 #: The rest of a body whose request has its answer is passed over, so that a caller who sends
 #: first and reads later gets the answer; beyond this the connection is closed.
 _MAX_REST_BYTES = 1 << 20
-#: From the connection's start, or a head's first byte, to the head's end. Then it is closed.
-HEAD_S = 10.0
-
-#: In each such time a caller must take so much of what was written to it, or all that is left.
-#: Else the connection is dropped.
-STALL_S = 10.0
-_STALL_BYTES = 16_384
-
 #: So much is parsed at a time. What comes behind a whole request waits unparsed for its turn: a
 #: parsed request takes a hundred times the memory of the 18 bytes it can be written with.
 _PIECE_BYTES = 512
@@ -52,6 +46,16 @@ _PIECE_BYTES = 512
 #: An offer to change protocols, under a name of the same length that nobody knows.
 _OFFER = re.compile(rb"\r\nUpgrade(?=:)", re.IGNORECASE)
 _NO_OFFER = b"\r\nX-Offer"
+
+
+class _Flow(FlowControl):
+    """Reading stays paused while something is held: uvicorn goes on with every look at a body."""
+
+    holds = False
+
+    def resume_reading(self) -> None:
+        if not self.holds:
+            super().resume_reading()
 
 
 class Connection(HttpToolsProtocol):
@@ -63,14 +67,17 @@ class Connection(HttpToolsProtocol):
     _bare = 0
     _in_head = False
     _in_body = False
+    #: Of the head that is coming in: how many Hosts it names, and which transfer codings.
+    _hosts = 0
+    _codings: list[bytes]
+    _has_said_all = False
     #: Why the parser was stopped.
     _fault = ""
     #: What cannot be said before the answers to earlier requests have been.
     _last_word: Refused | None = None
     _running: RequestResponseCycle | None = None
-    _clock: asyncio.TimerHandle | None = None
-    _watch: asyncio.TimerHandle | None = None
-    _was_resumed = False
+    flow: _Flow
+    _patience: Patience | None = None
 
     def __init__(
         self, *args: Any, crowd: Crowd, trusted: tuple[Network, ...] = (), **kwargs: Any
@@ -78,18 +85,20 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._crowd = crowd
         self._trusted = trusted
+        self._codings = []
 
     # --- the connection ---
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first head, but not for ever."""
         super().connection_made(transport)
+        self.flow = _Flow(transport)
         peer = self.client[0] if self.client else ""
         if not self._crowd.admit(self, connection_key(peer, self._trusted)):
             self._hang_up(busy())
             return
-        self._start_clock()
-        self._watch_writes(0)
+        self._patience = Patience(transport, self.drop)
+        self._patience.wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clocks; tell the request in work, which need not be the last that came."""
@@ -97,10 +106,15 @@ class Connection(HttpToolsProtocol):
         if self._running is not None:
             self._running.disconnected = True
             self._running.message_event.set()
-        self._stop_clock()
-        if self._watch:
-            self._watch.cancel()
+        if self._patience:
+            self._patience.end()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The caller says no more (shutdown(2)), and still gets the answers to what he has said."""
+        self._has_said_all = True
+        in_work = self.cycle is not None and not self.cycle.response_complete
+        return bool(self._held) or (in_work and not self.cycle.more_body)
 
     def leave(self) -> None:
         """Make room for another: close."""
@@ -131,13 +145,19 @@ class Connection(HttpToolsProtocol):
             super().data_received(piece)
             self._bound()
         self._held = held[at:]
+        self.flow.holds = bool(self._held)
         if self.transport.is_closing():
             return
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if self._in_head and is_idle:
+            self._clocks.wait_for_head()
         if self._held:
             # Its time comes with an answer that is written, or taken: both have their clocks.
             self._unset_keepalive_if_required()
             self.flow.pause_reading()
-        elif self.cycle is None or self.cycle.response_complete:
+        elif is_idle and self._has_said_all:
+            self.transport.close()
+        elif is_idle:
             self.flow.resume_reading()
 
     def _is_ready(self) -> bool:
@@ -163,16 +183,15 @@ class Connection(HttpToolsProtocol):
             self._crowd.has_long_head(self)
         if is_answered and not self._in_head and self.timeout_keep_alive_task is None:
             # What belongs to no request is passed over, but not for ever.
-            self._start_clock()
+            self._clocks.wait_for_head()
 
     # --- requests, as the parser finds them ---
 
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
-        self._bare = 0
+        self._bare = self._hosts = 0
         self._in_head = True
-        self._start_clock()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field of the head; those behind a body say nothing that we would heed."""
@@ -181,13 +200,20 @@ class Connection(HttpToolsProtocol):
         if len(self.headers) >= MAX_FIELDS:
             raise self._refusal(f"the head has more than {MAX_FIELDS} fields")
         # White space around a value is not part of it; the parser leaves what is behind it.
-        super().on_header(name, value.rstrip(b" \t"))
+        name, value = name.lower(), value.rstrip(b" \t")
+        if name == b"host":
+            self._hosts += 1
+        elif name == b"transfer-encoding":
+            self._codings.append(value.lower())
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The head is here."""
         self._in_head, self._in_body = False, True
         self._bare = 0
-        self._stop_clock()
+        self._clocks.head_is_here()
         self._crowd.has_head(self)
         if self.parser.should_upgrade():
             # Its name came in two pieces. Behind it the parser would take the body for the next
@@ -203,11 +229,10 @@ class Connection(HttpToolsProtocol):
         version = self.parser.get_http_version()
         if version not in {"1.0", "1.1"}:
             raise self._refusal("the version must be 1.0 or 1.1")
-        hosts = sum(name == b"host" for name, _ in self.headers)
-        if hosts > 1 or (hosts == 0 and version == "1.1"):
+        if self._hosts > 1 or (self._hosts == 0 and version == "1.1"):
             raise self._refusal("a request has one Host")
-        codings = [value for name, value in self.headers if name == b"transfer-encoding"]
-        if codings and (version == "1.0" or [coding.lower() for coding in codings] != [b"chunked"]):
+        codings, self._codings = self._codings, []
+        if codings and (version == "1.0" or codings != [b"chunked"]):
             raise self._refusal("the only transfer coding is chunked, in HTTP/1.1")
 
     def on_body(self, body: bytes) -> None:
@@ -241,39 +266,25 @@ class Connection(HttpToolsProtocol):
             self._crowd.waits(self)
         self._parse()
 
-    # --- clocks ---
-
-    def _start_clock(self) -> None:
-        if self._clock is None:
-            self._clock = self.loop.call_later(HEAD_S, self.transport.close)
-
-    def _stop_clock(self) -> None:
-        if self._clock:
-            self._clock.cancel()
-            self._clock = None
+    # --- who does not read ---
 
     def pause_writing(self) -> None:
         """The caller takes less than is written."""
         super().pause_writing()
         self._crowd.is_unread(self)
-        if self._watch:
-            self._watch.cancel()
-            self._watch_writes(0)
+        self._clocks.wait_for_reader()
 
     def resume_writing(self) -> None:
         """The caller has taken almost all."""
         super().resume_writing()
-        self._was_resumed = True
+        self._clocks.has_read()
         self._crowd.has_read(self)
         self._parse()
 
-    def _watch_writes(self, before: int) -> None:
-        left = self.transport.get_write_buffer_size()
-        if before and not self._was_resumed and left > max(0, before - _STALL_BYTES):
-            self.drop()
-        else:
-            self._was_resumed = False
-            self._watch = self.loop.call_later(STALL_S, self._watch_writes, left)
+    @property
+    def _clocks(self) -> Patience:
+        assert self._patience is not None  # noqa: S101 - whoever was let in has some
+        return self._patience
 
     # --- what is not HTTP ---
 
@@ -298,15 +309,10 @@ class Connection(HttpToolsProtocol):
 
     def _hang_up(self, refused: Refused) -> None:
         request_id = os.urandom(16).hex()
-        body = orjson.dumps(refused.body(request_id))
-        headers = (
-            *HEADERS,
-            (b"x-request-id", request_id.encode()),
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),
-            *((name.lower().encode(), value.encode()) for name, value in refused.headers.items()),
+        reply = refusal(refused, request_id)
+        own = ((b"x-request-id", request_id.encode()), (b"connection", b"close"))
+        fields = [b"%b: %b\r\n" % field for field in (*HEADERS, *own, *reply.raw_headers)]
+        self.transport.write(
+            b"".join([STATUS_LINE[reply.status_code], *fields, b"\r\n", reply.body])
         )
-        lines = [b"%s: %s\r\n" % header for header in headers]
-        self.transport.write(b"".join([STATUS_LINE[refused.row.status], *lines, b"\r\n", body]))
         self.transport.close()

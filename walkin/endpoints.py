@@ -6,7 +6,6 @@ Runs in: front desk.
 import logging
 from pathlib import Path
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -24,6 +23,7 @@ from walkin.addresses import client_address, rate_key
 from walkin.envelope import REQUEST_ID
 from walkin.errors import Refused, busy
 from walkin.heads import Head
+from walkin.reply import Reply
 from walkin.settings import Settings
 from walkin.status import Status
 from walkin.switchboard import Switchboard
@@ -32,7 +32,6 @@ from walkin.tokens import Seal, TokenInvalid
 
 log = logging.getLogger("walkin.front")
 
-_JSON = "application/json"
 _HEALTHY = b'{"status":"ok"}'
 
 
@@ -64,7 +63,7 @@ class Desk:
         self._status = status
         self._openapi = read_openapi()
 
-    async def run_sql(self, request: Request) -> Response:
+    async def run_sql(self, request: Request) -> Reply:
         """POST /sql: run statements in a new database or in the token's own."""
         head = heads.read(request.scope)
         client = self._client(request, head)
@@ -84,21 +83,21 @@ class Desk:
         headers = {"X-Walkin-Session": self._seal.issue(instance), "X-Walkin-Ttl": str(expires)}
         return await self._call(instance, body, request_id, headers)
 
-    async def health(self, _: Request) -> Response:
+    async def health(self, _: Request) -> Reply:
         """GET /healthz: the front desk is here."""
-        return Response(_HEALTHY, media_type=_JSON)
+        return Reply(200, _HEALTHY, {})
 
-    async def status(self, request: Request) -> Response:
+    async def status(self, request: Request) -> Reply:
         """GET /status: the walls that stand here, the cells, how many databases."""
         try:
-            return Response(await self._status.read(), media_type=_JSON)
+            return Reply(200, await self._status.read(), {})
         except ZygoteGone as cause:
             log.error("request %s: no status: %s", request.scope[REQUEST_ID].hex(), cause)
             raise busy() from cause
 
-    async def openapi(self, _: Request) -> Response:
+    async def openapi(self, _: Request) -> Reply:
         """GET /openapi.json: the contract, the same bytes as in the repository."""
-        return Response(self._openapi, media_type=_JSON)
+        return Reply(200, self._openapi, {})
 
     async def preflight(self, _: Request) -> Response:
         """OPTIONS on any path: the envelope has the headers a browser asks for."""
@@ -118,7 +117,7 @@ class Desk:
 
     async def _call(
         self, instance: bytes, body: bytes, request_id: bytes, headers: dict[str, str]
-    ) -> Response:
+    ) -> Reply:
         """Run the call; whatever becomes of it, the answer carries `headers`."""
         try:
             answer = await self._switchboard.call(instance, body, request_id)
@@ -135,10 +134,4 @@ class Desk:
         except (CellLost, FrameError) as cause:
             log.error("request %s on %s: %s", request_id.hex(), instance.hex(), cause)
             raise Refused("cell_lost", headers=headers) from cause
-        return Response(answer.body, answer.status, headers, media_type=_JSON)
-
-
-def error_response(refused: Refused, request: Request) -> Response:
-    """Return a refusal in the one error shape."""
-    body = orjson.dumps(refused.body(request.scope[REQUEST_ID].hex()))
-    return Response(body, refused.row.status, refused.headers, media_type=_JSON)
+        return Reply(answer.status, answer.body, headers)

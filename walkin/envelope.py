@@ -8,11 +8,11 @@ import itertools
 import logging
 import os
 
-import orjson
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from walkin.errors import Refused
+from walkin.reply import refusal
 
 log = logging.getLogger("walkin.front")
 
@@ -98,11 +98,9 @@ class _Answer:
 
     async def refuse(self, refused: Refused) -> None:
         """Send a whole error answer."""
-        body = orjson.dumps(refused.body(self._request_id))
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-        ]
-        status = refused.row.status
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body})
+        reply = refusal(refused, self._request_id)
+        await reply({}, _nothing, self.send)
+
+
+async def _nothing() -> Message:
+    raise AssertionError("a refusal reads nothing")

@@ -15,10 +15,12 @@ from sandbox.errors import CellLost, CellTimeout, FrameError, NodeBusy, SandboxE
 from sandbox.frames import Decoder, Kind
 
 #: After the call's own time the cell's kernel timer ends it (0.2 s); then comes the kill.
-KILL_AFTER_S = 0.35
+KILL_AFTER_S = 0.3
 #: How long a call waits for earlier calls on the same database, and how many may wait.
 QUEUE_S = 5.0
 QUEUE_MOST = 64
+#: How often a line with calls on it looks at its clock.
+_TICK_S = 0.05
 #: What a smaller DATA frame counts as: each costs time, however little is in it.
 _CRUMB_BYTES = 1024
 
@@ -47,8 +49,11 @@ class _Call:
         self.announced = announced
         #: It has said something of this call that only one who has begun it can say.
         self.told = False
+        #: Its clock does not wait for the cell to say that it has begun.
+        self.begins_when_sent = True
         self.begun_at: float | None = None
-        self.alarm: asyncio.TimerHandle | None = None
+        #: When somebody must have an end of it (time of the loop).
+        self.deadline = 0.0
         self.body: list[bytes] = []
         self.body_bytes = 0
 
@@ -71,6 +76,7 @@ class Line(asyncio.Protocol):
         #: The call at the cell, and those that wait for it to end.
         self._call: _Call | None = None
         self._queue: deque[_Call] = deque()
+        self._clock: asyncio.TimerHandle | None = None
         self.ended = False
         #: The cell has answered here before: it was alive when the line was opened.
         self.proven = False
@@ -98,13 +104,14 @@ class Line(asyncio.Protocol):
         announced = announce or unsure
         frame = frames.encode_call(timeout_ms, request_id, body, announce=announced)
         call = _Call(self._loop.create_future(), frame, timeout_ms / 1000, announced=announced)
-        if not announce:
-            call.begun_at = 0.0
+        call.begins_when_sent = not announce
         if self._call is None:
             self._send(call)
         else:
+            call.deadline = self._loop.time() + QUEUE_S
             self._queue.append(call)
-            call.alarm = self._loop.call_later(QUEUE_S, self._give_up, call)
+        if self._clock is None:
+            self._clock = self._loop.call_later(_TICK_S, self._tick)
         try:
             return await call.answer
         except asyncio.CancelledError:
@@ -114,42 +121,49 @@ class Line(asyncio.Protocol):
             elif call in self._queue:
                 self._queue.remove(call)
             raise
-        finally:
-            if call.alarm:
-                call.alarm.cancel()
-
-    def _give_up(self, call: _Call) -> None:
-        self._queue.remove(call)
-        call.end(NodeBusy("earlier calls on this database take too long"))
 
     def _send(self, call: _Call) -> None:
         assert self._transport is not None  # noqa: S101 - connection_made comes before any call
         self._call = call
         self._transport.write(call.frame)
-        if call.begun_at is None:
-            self._set_alarm(call, QUEUE_S, NodeBusy("the database is busy"))
-        else:
+        if call.begins_when_sent:
             self._begin(call)
+        else:
+            call.deadline = self._loop.time() + QUEUE_S
 
     def _begin(self, call: _Call) -> None:
         call.begun_at = self._loop.time()
-        late = call.timeout_s + KILL_AFTER_S
-        self._set_alarm(call, late, CellTimeout("the cell did not come back"))
-
-    def _set_alarm(self, call: _Call, after_s: float, error: SandboxError) -> None:
-        if call.alarm:
-            call.alarm.cancel()
-        call.alarm = self._loop.call_later(after_s, self._fail, error)
+        call.deadline = call.begun_at + call.timeout_s + KILL_AFTER_S
 
     def _send_next(self) -> None:
         """Let the next call have its turn as soon as the one before it has its answer."""
         if self.ended or (self._call and not self._call.answer.done()):
+            return
+        if self._call and self._call.answer.cancelled():
+            # The rest of its answer is still to come, and must not become the next call's.
+            self.close()
             return
         self._call = None
         while self._queue and self._call is None:
             following = self._queue.popleft()
             if not following.answer.done():  # its caller may have left in this turn of the loop
                 self._send(following)
+
+    def _tick(self) -> None:
+        """Look who waits for too long. A timer for each call would cost more than most calls."""
+        self._clock = None
+        now = self._loop.time()
+        while self._queue and self._queue[0].deadline <= now:
+            late = NodeBusy("earlier calls on this database take too long")
+            self._queue.popleft().end(late)
+        call = self._call
+        if call and call.deadline <= now and not call.answer.done():
+            if call.begun_at is None:
+                self._fail(NodeBusy("the database is busy"))
+            else:
+                self._fail(CellTimeout("the cell did not come back"))
+        if not self.ended and self._call:
+            self._clock = self._loop.call_later(_TICK_S, self._tick)
 
     def _fail(self, error: SandboxError) -> None:
         if self._call:
@@ -164,6 +178,8 @@ class Line(asyncio.Protocol):
             for call in self._queue:
                 call.end(LineEnded())
             self._queue.clear()
+            if self._clock:
+                self._clock.cancel()
             if self._transport:
                 self._transport.abort()
 

@@ -8,8 +8,7 @@ parts is left to uvicorn.
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-#: In a request's scope: its body is here, and receive() does not wait for it.
-WHOLE = "walkin.whole"
+from walkin.bodies import WHOLE
 
 
 def with_pen(app: ASGIApp, cycle: RequestResponseCycle) -> ASGIApp:

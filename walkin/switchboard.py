@@ -51,7 +51,9 @@ class Switchboard:
     async def call(self, instance: bytes, body: bytes, request_id: bytes) -> Answer:
         """Run one call on a database. Raises InstanceMissing, NodeBusy, CellTimeout, CellLost..."""
         for _ in range(_OPEN_TRIES):
-            line = await self._line(instance)
+            line = self._lines.get(instance)
+            if line is None or line.expires <= time.time():
+                line = await self._line(instance)
             self._used.add(instance)
             try:
                 return await line.call(

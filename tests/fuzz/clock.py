@@ -1,4 +1,4 @@
-"""How long each fuzzer runs, and from which seed: FUZZ_S and FUZZ_SEED in the environment.
+"""How long the fuzzers run, and from which seed: FUZZ_S and FUZZ_SEED in the environment.
 
 A fuzzer is a run of rounds, each with a seed of its own, until its time is up. A round that fails
 prints its seed; `FUZZ_SEED=<that seed>` runs this one round again and nothing else.
@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 
-#: Seconds for each fuzzer: `make fuzz` has ten minutes.
+#: Seconds for the fuzzer of SQL, of which each other one has a share: `make fuzz` has ten minutes.
 FUZZ_S = float(os.environ.get("FUZZ_S", "30"))
 _SEED = os.environ.get("FUZZ_SEED")
 

@@ -2,14 +2,18 @@
 
 import http.client
 import json
+import os
+import re
+import signal
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
-from tests.handles import Client, Service, wait_until
+from tests.handles import ROOT, Client, Service, open_folder, wait_until
 
 
 def test_first_call_makes_a_database_and_the_next_one_uses_it(client: Client) -> None:
@@ -80,3 +84,27 @@ def test_what_is_not_our_http_gets_a_4xx_and_harms_nothing(
         received = sock.recv(65536)
     assert received.startswith(b"HTTP/1.1 4"), received
     assert service.client().sql("SELECT 1").status == 200
+
+
+def test_make_serve_serves(tool: Callable[[str], str]) -> None:
+    with open_folder() as folder:
+        log = folder / "log"
+        with log.open("wb") as out:
+            make = subprocess.Popen(
+                [tool("make"), "serve"],
+                cwd=ROOT,
+                env={**os.environ, "WALKIN_PORT": "0", "WALKIN_DATA_DIR": str(folder / "data")},
+                stdout=out,
+                stderr=out,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        try:
+            greeting = re.compile("walkin listens on (http://[^,]+),")
+            url = wait_until(lambda: greeting.search(log.read_text()), 60, "the greeting").group(1)
+            client = Client(url)
+            assert client.sql("SELECT 1").rows == [[1]]
+            client.close()
+        finally:
+            os.killpg(make.pid, signal.SIGTERM)
+            make.wait(30)

@@ -4,17 +4,20 @@ Those who say nothing, dribble, or do not read, each alone and 10,000 together; 
 connections than there may be. Memory stays bounded, and others are served meanwhile.
 """
 
+import re
+import resource
 import select
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from tests.handles import Service, wait_until
+from tests.handles import Service, cpu_s, wait_until
 from tests.wire import (
     CHUNKED,
     GET,
@@ -27,7 +30,7 @@ from tests.wire import (
     most_memory_mb,
     request,
 )
-from walkin.connection import HEAD_S
+from walkin.patience import HEAD_S
 
 ENDLESS = (
     b'{"sql": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)'
@@ -213,3 +216,24 @@ def test_a_trusted_proxy_may_have_all_connections(make_service: Callable[..., Se
         assert caller.answer().status == 200
     for caller in kept:
         caller.close()
+
+
+def kernel_memory_mb() -> float:
+    """What the kernel holds for all TCP connections of this machine (proc(5), sockstat)."""
+    found = re.search(r"TCP: .* mem (\d+)", Path("/proc/net/sockstat").read_text())
+    assert found
+    return int(found[1]) * resource.getpagesize() / (1 << 20)
+
+
+def test_answers_that_nobody_takes_do_not_fill_the_kernels_memory(besieged: Service) -> None:
+    ask = (b"GET /openapi.json HTTP/1.1\r\n" + HOST + b"\r\n") * 80
+    before = kernel_memory_mb()
+    deaf = [Raw(besieged, receive_buffer=2048) for _ in range(50)]
+    for one in deaf:
+        one.send(ask)
+    (pid,) = besieged.pids("front desk")
+    wait_until(lambda: (used := cpu_s(pid)) and not time.sleep(0.3) and cpu_s(pid) == used, 10)
+    # Each asked for 6 MB and more; left alone the kernel keeps some 4 MB of them.
+    assert kernel_memory_mb() - before < 25
+    for one in deaf:
+        one.close()

@@ -436,6 +436,23 @@ def test_connection_close_is_honoured(raw: Raw) -> None:
     assert raw.is_closed()
 
 
+def test_a_caller_who_says_no_more_gets_all_his_answers(raw: Raw) -> None:
+    slow = (
+        b'{"sql": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 300000)'
+        b' SELECT max(i) FROM n"}'
+    )
+    raw.send(request(slow) + request() + request(path="/nope"))
+    raw.sock.shutdown(socket.SHUT_WR)
+    assert [raw.answer().status for _ in range(3)] == [200, 200, 404]
+    assert raw.is_closed()
+
+
+def test_a_caller_who_breaks_off_in_a_body_is_let_go(raw: Raw) -> None:
+    raw.send(request()[:-3])
+    raw.sock.shutdown(socket.SHUT_WR)
+    assert raw.is_closed()
+
+
 def test_an_http_1_0_caller_is_answered_and_let_go(raw: Raw) -> None:
     raw.send(b"GET /healthz HTTP/1.0\r\n\r\n")
     assert raw.answer().status == 200

@@ -14,11 +14,13 @@ _AFTER_THE_FORK = [
     "policy",
     "blocklist",
     "answers",
+    "codes",
     "leash",
     "descriptors",
     "frames",
+    "errors",
 ]
-_MOST_LINES = 1000
+_MOST_LINES = 1060
 _MOST_LINES_A_MODULE = 300
 
 

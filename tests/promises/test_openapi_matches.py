@@ -25,7 +25,9 @@ from sandbox.codes import CODES
 from sandbox.policy import HEAP_BYTES, LIMITS, MAX_PAGES
 from tests.handles import ROOT, Client, Service
 from walkin.app import build
-from walkin.bodies import MAX_BODY_BYTES
+from walkin.bodies import _BODY_TIMEOUT_S, MAX_BODY_BYTES
+from walkin.connection import MAX_FIELDS, MAX_HEAD_BYTES
+from walkin.patience import HEAD_S
 from walkin.settings import FRONT_ROWS, Secret, from_environ
 
 TEXT = (ROOT / "openapi.json").read_text()
@@ -215,7 +217,12 @@ def test_its_table_of_errors_is_the_table() -> None:
 def test_its_limits_are_those_of_the_code() -> None:
     limits = {what: limit for what, limit, _ in table_rows("| what | limit | beyond it |")}
     defaults = {row.name: int(row.default) for row in FRONT_ROWS if row.default.isdecimal()}
-    assert limits["request body"] == f"{MAX_BODY_BYTES:,} bytes"
+    assert limits["request head"] == (
+        f"{MAX_HEAD_BYTES >> 10} KiB and {MAX_FIELDS} fields, within {HEAD_S:.0f} seconds"
+    )
+    assert (
+        limits["request body"] == f"{MAX_BODY_BYTES:,} bytes, within {_BODY_TIMEOUT_S:.0f} seconds"
+    )
     assert limits["one call"] == f"{defaults['query_timeout_ms'] // 1000} seconds of wall clock"
     assert limits["one database"] == f"10 MB ({MAX_PAGES:,} pages of 4,096 bytes)"
     assert limits["one answer"] == f"{MAX_ROWS:,} rows or about 1 MB of rows"

@@ -35,5 +35,7 @@ def test_a_second_that_has_passed_costs_nothing_any_more(folder: Path) -> None:
     census = Census(make_place(folder))
     for second in range(NOW, NOW + 1000):
         census.add(second)
+    census.forget(NOW + 998)
+    assert len(census._expiring) == 1
     assert census.count(NOW + 999) == 0
     assert not census._expiring

@@ -279,6 +279,24 @@ def test_the_status_counts_what_a_zygote_before_it_made(start_zygote: Starter) -
     assert time.time() >= soon
 
 
+def test_what_has_expired_is_forgotten_though_nobody_asks(folder: Path) -> None:
+    watched = """
+from sandbox import zygote
+from sandbox.census import Census
+zygote._CENSUS_S = 0.05
+honest = Census.forget
+def forget(self, now):
+    honest(self, now)
+    zygote.log.warning("census %d", len(self._expiring))
+Census.forget = forget
+"""
+    with closing(Zygote(folder / "data")) as zygote:
+        zygote.process = zygote.popen_program(watched + RUN)
+        zygote.create(expires=now() + 2)
+        wait_until(lambda: "census 1" in zygote.log(), 5)
+        wait_until(lambda: zygote.log().rstrip().endswith("census 0"), 5)
+
+
 # --- blank cells ---
 
 
@@ -836,6 +854,44 @@ def test_a_wall_that_does_not_stand_ends_it_with_status_3_before_any_question(
         assert process.wait(20) == 3
         assert words in zygote.log()
         assert "Traceback" not in zygote.log()
+
+
+@pytest.mark.parametrize(
+    "shortage",
+    [
+        "from sandbox import proof; proof._PATIENCE_S = 0\n",
+        "from sandbox.engine import Engine; Engine._open = lambda _: 1 / 0\n",
+        "import os; os.fork = lambda: (_ for _ in ()).throw(OSError('no more processes'))\n",
+        "from sandbox.place import Place\n"
+        "Place.create = lambda *_: (_ for _ in ()).throw(OSError('no room'))\n",
+    ],
+    ids=["slow", "broken", "no fork", "no disk"],
+)
+def test_a_first_cell_that_does_not_come_up_is_worth_another_start(
+    folder: Path, shortage: str
+) -> None:
+    with closing(Zygote(folder / "data")) as zygote:
+        process = zygote.popen_program(shortage + RUN)
+        assert process.wait(20) == 1
+        assert "walkin cannot start: " in zygote.log()
+        assert "Traceback" not in zygote.log()
+
+
+def test_the_filter_is_built_once_for_all_cells(folder: Path) -> None:
+    counted = """
+from sandbox import kernel
+honest = kernel.build_filter
+def build_filter(*words):
+    print("filter built", flush=True)
+    return honest(*words)
+kernel.build_filter = build_filter
+"""
+    with closing(Zygote(folder / "data")) as zygote:
+        zygote.process = zygote.popen_program(counted + RUN)
+        for _ in range(3):
+            _, line = zygote.create()
+            assert line.sql("SELECT 1").rows == [[1]]
+        assert zygote.log().count("filter built") == 1
 
 
 def test_a_call_in_a_cell_that_was_ready_made_is_as_good_as_any(zygote: Zygote) -> None:

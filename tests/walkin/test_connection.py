@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 
 from tests.handles import wait_until
-from walkin import connection
+from walkin import connection, patience
 from walkin import crowd as crowd_module
 from walkin.connection import Connection
 from walkin.crowd import Crowd
@@ -78,8 +78,7 @@ def served(crowd: Crowd) -> Iterator[Served]:
                 body += message.get("body", b"")
         served.bodies.append(body)
         served.fields = [name for name, _ in scope["headers"]]
-        if scope["path"] == "/later":
-            await asyncio.sleep(0.2)
+        await asyncio.sleep({"/later": 0.2, "/much-later": 0.6}.get(scope["path"], 0))
         await send({"type": "http.response.start", "status": 200, "headers": []})
         answer = BIG if scope["path"] == "/big" else b"ok"
         await send({"type": "http.response.body", "body": answer})
@@ -106,8 +105,8 @@ def served(crowd: Crowd) -> Iterator[Served]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "HEAD_S", 0.3)
-    monkeypatch.setattr(connection, "STALL_S", 0.3)
+    monkeypatch.setattr(patience, "HEAD_S", 0.3)
+    monkeypatch.setattr(patience, "STALL_S", 0.3)
 
 
 def rest(sock: socket.socket) -> bytes:
@@ -270,14 +269,40 @@ def test_the_request_in_work_learns_that_its_caller_is_gone(served: Served, behi
         wait_until(lambda: served.bodies == [b"gone"])
 
 
+@pytest.mark.usefixtures("impatient")
+def test_the_beginning_of_the_next_head_does_not_cost_a_call_its_answer(served: Served) -> None:
+    with served.connect() as sock:
+        sock.sendall(GET.replace(b" / ", b" /much-later ") + b"GET / HTT")
+        said = rest(sock)
+    assert said.count(b"HTTP/1.1 200 OK") == 1
+    assert b"HTTP/1.1 400" not in said
+
+
+def test_a_pipeline_of_bodies_is_not_read_on_before_its_turn(served: Served) -> None:
+    post = b"POST /later HTTP/1.1\r\nHost: x\r\nContent-Length: 200\r\n\r\n" + b"x" * 200
+    with served.connect() as sock:
+        sock.settimeout(0.1)
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            while sent < 64 << 20:
+                sent += sock.send(post * 1000)
+        held = []
+        for count in range(2, 6):
+            wait_until(lambda count=count: len(served.bodies) >= count)
+            held.append(len(served.only_one()._held))
+    # One read of the loop's, and not one more with each look at a body.
+    assert max(held) <= 256_000 + len(post)
+    assert held == sorted(held, reverse=True)
+
+
 # --- readers ---
 
 
 def test_a_caller_who_takes_it_too_slowly_is_dropped(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "STALL_S", 1.0)
-    monkeypatch.setattr(connection, "_STALL_BYTES", len(BIG))
+    monkeypatch.setattr(patience, "STALL_S", 1.0)
+    monkeypatch.setattr(patience, "_STALL_BYTES", len(BIG))
     with served.connect(receive_buffer=65_536) as sock:
         sock.sendall(GET.replace(b" / ", b" /big "))
         got = 0

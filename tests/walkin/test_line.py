@@ -726,6 +726,24 @@ def test_a_call_cancelled_while_it_waits_leaves_the_line_open(run: Run) -> None:
     run(main())
 
 
+def test_a_call_cancelled_in_the_middle_of_its_answer_gives_none_of_it_to_the_next(
+    run: Run,
+) -> None:
+    async def main() -> None:
+        async with open_wire() as wire:
+            first, second = wire.call(body=b"1"), wire.call(body=b"2")
+            await wire.cell.take()
+            answer = encode_answer(200, b"one")
+            first.cancel()
+            wire.line.data_received(answer[:3])  # in the same turn of the loop
+            with contextlib.suppress(OSError):
+                await wire.cell.say(answer[3:])
+            with pytest.raises(LineEnded):
+                await second
+
+    run(main())
+
+
 # --- whatever comes ---
 
 kinds = st.one_of(st.sampled_from(sorted(Kind)), st.integers(0, 255))

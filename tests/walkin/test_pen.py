@@ -14,9 +14,9 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tests.handles import wait_until
+from walkin.bodies import WHOLE
 from walkin.connection import Connection
 from walkin.crowd import Crowd
-from walkin.pen import WHOLE
 
 JSON = (b"content-type", b"application/json")
 
