@@ -8,8 +8,10 @@ BIN := $(VENV)/bin
 serve: $(VENV)/.serve
 	@exec $(BIN)/walkin serve
 
+# The second part looks at no clock but its own: side by side it takes half the time.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=tests/fuzz --ignore=tests/soak
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder tests/soak tests/fuzz
 
 # Longer runs of what `make test` has a short form of: ten minutes of SQL and a share of it for each
 # other fuzzer; an hour of soak.
