@@ -264,7 +264,8 @@ class Connection(HttpToolsProtocol):
             return
         if self.cycle.response_complete:
             self._crowd.waits(self)
-        self._parse()
+        if self._held or self._in_head or self._has_said_all:
+            self._parse()
 
     # --- who does not read ---
 
