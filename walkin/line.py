@@ -18,7 +18,7 @@ from sandbox.frames import Decoder, Kind
 KILL_AFTER_S = 0.3
 #: How long a call waits for earlier calls on the same database, and how many may wait.
 QUEUE_S = 5.0
-QUEUE_MOST = 64
+QUEUE_MOST = 128
 #: How often a line with calls on it looks at its clock.
 _TICK_S = 0.05
 #: What a smaller DATA frame counts as: each costs time, however little is in it.
