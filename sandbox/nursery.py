@@ -160,7 +160,9 @@ class Nursery:
             try:
                 leash.send_order(cell.own, order, cell.instance, theirs)
             except OSError as cause:
-                log.error("%s takes no orders: %s", cell, cause)
+                # One that has ended a moment ago does not, and that is nobody's fault.
+                level = logging.INFO if isinstance(cause, ConnectionError) else logging.ERROR
+                log.log(level, "%s takes no orders: %s", cell, cause)
                 self.kill(cell)
                 mine.close()
                 return None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import socket
 import sqlite3
 import time
@@ -523,12 +524,15 @@ def test_a_cell_that_has_used_up_its_processor_time_says_so_and_goes_on_until_to
     monkeypatch.setattr(limits, "CPU_BUDGET_S", 0.2)
     cell = start_cell()
     line = cell.assign()
-    for _ in range(10):
+    calls = 0
+    while not select.select([cell.leash], [], [], 0)[0]:  # how much it gets is the machine's affair
         line.send(ENDLESS, timeout_ms=50)
         frame = line.next_frame()
         assert frame is not None
         assert frame[0] is Kind.DATA
         assert line.next_frame() == (Kind.END, frames.END_BODY.pack(408))
+        calls += 1
+    assert calls > 1
     assert cell.report()[0] == Report.TIRED
     cell.order(Order.RETIRE)
     assert line.next_frame() == (Kind.RETIRED, b"")
