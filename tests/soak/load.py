@@ -112,7 +112,7 @@ class Caller(threading.Thread):
 
     def _ready(self) -> bool:
         """Have a database that will be there for a while."""
-        if not self._client.token or (self._client.expires or 0) < time.time() + 8:
+        if not self._client.token or (self._client.expires or 0) < time.time() + 5:
             self._renew()
         return self._client.token is not None
 

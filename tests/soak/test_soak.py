@@ -26,7 +26,7 @@ SOAK_S = float(os.environ.get("SOAK_S", "180"))
 #: Until all caches are full and every kind of call has been made a few times.
 WARM_UP_S = max(30.0, SOAK_S / 5)
 STANDING = ("front desk", "zygote", "reaper")
-_TTL_S = 20
+_TTL_S = 12
 _GROWTH = 1.10
 #: What the crowd must have met: every wall at least once.
 _KINDS = """
