@@ -49,8 +49,6 @@ class _Call:
         self.announced = announced
         #: It has said something of this call that only one who has begun it can say.
         self.told = False
-        #: Its clock does not wait for the cell to say that it has begun.
-        self.begins_when_sent = True
         self.begun_at: float | None = None
         #: When somebody must have an end of it (time of the loop).
         self.deadline = 0.0
@@ -78,8 +76,6 @@ class Line(asyncio.Protocol):
         self._queue: deque[_Call] = deque()
         self._clock: asyncio.TimerHandle | None = None
         self.ended = False
-        #: The cell has answered here before: it was alive when the line was opened.
-        self.proven = False
 
     async def call(
         self,
@@ -88,23 +84,19 @@ class Line(asyncio.Protocol):
         timeout_ms: int,
         *,
         announce: bool,
-        unsure: bool = False,
     ) -> Answer:
         """Run one call and return its answer.
 
         `announce` is for a cell that other processes use too: the clock starts when the cell says
-        that it has begun. `unsure` is for a line whose cell may have been dying when it was
-        opened: until the cell says so, the call has not begun. Raises LineEnded, NodeBusy (not
-        begun); CellTimeout, CellLost, FrameError (begun, and the line is of no more use).
+        that it has begun. Raises LineEnded, NodeBusy (not begun); CellTimeout, CellLost,
+        FrameError (begun, and the line is of no more use).
         """
         if self.ended:
             raise LineEnded
         if len(self._queue) >= QUEUE_MOST:
             raise NodeBusy("too many calls wait for this database")
-        announced = announce or unsure
-        frame = frames.encode_call(timeout_ms, request_id, body, announce=announced)
-        call = _Call(self._loop.create_future(), frame, timeout_ms / 1000, announced=announced)
-        call.begins_when_sent = not announce
+        frame = frames.encode_call(timeout_ms, request_id, body, announce=announce)
+        call = _Call(self._loop.create_future(), frame, timeout_ms / 1000, announced=announce)
         if self._call is None:
             self._send(call)
         else:
@@ -126,10 +118,10 @@ class Line(asyncio.Protocol):
         assert self._transport is not None  # noqa: S101 - connection_made comes before any call
         self._call = call
         self._transport.write(call.frame)
-        if call.begins_when_sent:
-            self._begin(call)
-        else:
+        if call.announced:
             call.deadline = self._loop.time() + QUEUE_S
+        else:
+            self._begin(call)
 
     def _begin(self, call: _Call) -> None:
         call.begun_at = self._loop.time()
@@ -189,10 +181,21 @@ class Line(asyncio.Protocol):
         """Keep the transport."""
         self._transport = cast(asyncio.Transport, transport)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+    def eof_received(self) -> None:
+        """End at once: what is sent from now on does not reach the cell, and raises nothing."""
+        assert self._transport is not None  # noqa: S101 - connection_made comes before
+        self._end(unread=self._transport.get_write_buffer_size() > 0)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End, if the cell has not said so before."""
+        # A stream socket that is closed before all that was sent to it has been read gives its
+        # peer ECONNRESET (Linux: unix_release_sock), and EPIPE if it is sent to afterwards.
+        self._end(unread=isinstance(exc, ConnectionError))
+
+    def _end(self, *, unread: bool) -> None:
         """End the call in progress: too late, interrupted, or not begun at all."""
         call = self._call
-        if call is None or call.begun_at is None or (call.announced and not call.told):
+        if call is None or call.begun_at is None or (unread and not call.told):
             self._fail(LineEnded())
         elif self._loop.time() - call.begun_at >= call.timeout_s:
             self._fail(CellTimeout("the cell's own timer ended it", cell_gone=True))
@@ -210,7 +213,6 @@ class Line(asyncio.Protocol):
         self._send_next()
 
     def _take(self, kind: Kind, payload: bytes) -> None:
-        self.proven = True
         call = self._call
         if kind is Kind.RETIRED:
             # A call that has begun must not be run again elsewhere, whatever the cell says.

@@ -56,13 +56,7 @@ class Switchboard:
                 line = await self._line(instance)
             self._used.add(instance)
             try:
-                return await line.call(
-                    body,
-                    request_id,
-                    self._timeout_ms,
-                    announce=self._announce,
-                    unsure=not line.proven,
-                )
+                return await line.call(body, request_id, self._timeout_ms, announce=self._announce)
             except LineEnded:
                 continue
             except CellTimeout as late:

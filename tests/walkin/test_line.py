@@ -372,6 +372,45 @@ def test_an_end_in_the_middle_of_an_answer_is_a_loss(run: Run) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("read", [0, 1, 100, -1])
+def test_an_end_before_all_of_the_call_was_read_leaves_it_not_begun(run: Run, read: int) -> None:
+    async def main() -> None:
+        async with open_wire() as wire:
+            calling = wire.call(body=b" " * 5000)
+            await until(wire.cell.has_call)
+            size = len(wire.cell.sock.recv(65_536, socket.MSG_PEEK))
+            wire.cell.sock.recv(read % size)
+            wire.cell.close()
+            with pytest.raises(LineEnded):
+                await calling
+
+    run(main())
+
+
+def test_an_end_before_the_call_is_sent_leaves_it_not_begun(run: Run) -> None:
+    async def main() -> None:
+        async with open_wire() as wire:
+            wire.cell.close()
+            with pytest.raises(LineEnded):
+                await wire.line.call(b"{}", REQUEST_ID, AMPLE_MS, announce=False)
+
+    run(main())
+
+
+def test_an_end_in_the_middle_of_an_answer_with_bytes_unread_is_a_loss(run: Run) -> None:
+    async def main() -> None:
+        async with open_wire() as wire:
+            calling = wire.call()
+            await until(wire.cell.has_call)
+            wire.cell.sock.recv(1)
+            await wire.cell.say(encode(Kind.DATA, b"x"))
+            wire.cell.close()
+            with pytest.raises(CellLost):
+                await calling
+
+    run(main())
+
+
 def test_an_end_after_the_timeout_is_a_timeout(run: Run) -> None:
     async def main() -> None:
         async with open_wire() as wire:

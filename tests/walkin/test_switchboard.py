@@ -144,7 +144,7 @@ def test_a_call_opens_the_database(run: Run, make_settings: Make) -> None:
             calling = at.call()
             call = await (await at.cell(0)).answer(400, b'{"error":"x"}')
             assert await calling == (400, b'{"error":"x"}')
-            assert (call.timeout_ms, call.flags, call.request_id) == (1500, ANNOUNCE, REQUEST_ID)
+            assert (call.timeout_ms, call.flags, call.request_id) == (1500, 0, REQUEST_ID)
             (asked,) = at.zygote.asked
             assert (asked.op, asked.instance, asked.expires) == (Op.OPEN, INSTANCE, 0)
 
@@ -219,15 +219,15 @@ def test_a_failed_opening_is_tried_anew_by_the_next_call(run: Run, make_settings
 
 
 @pytest.mark.parametrize(("workers", "announced"), [(1, 0), (2, ANNOUNCE)])
-def test_a_call_is_announced_on_a_new_line_and_where_several_front_desks_share_the_cells(
+def test_a_call_is_announced_where_several_front_desks_share_the_cells(
     make_settings: Make, workers: int, announced: int
 ) -> None:
     async def main() -> None:
         settings = make_settings(workers=workers, requests_per_min=0, creations_per_min=0)
         async with house(settings, lines_for()) as at:
-            for flags in (ANNOUNCE, announced):
+            for _ in range(2):
                 calling = at.call()
-                assert (await (await at.cell(0)).answer()).flags == flags
+                assert (await (await at.cell(0)).answer()).flags == announced
                 await calling
 
     asyncio.run(main())
