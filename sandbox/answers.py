@@ -1,32 +1,25 @@
-"""JSON in and out of a cell: rows, values, error bodies, bound arguments.
+"""JSON in and out of a cell: results, error bodies, bound arguments.
 
-Runs in: cells. JSON carries integers, floats, text and null as they are. What it cannot carry has
-one form, the same in arguments and in rows: a BLOB is {"base64": "..."}, an infinite float is
-{"float": "Infinity"} or {"float": "-Infinity"}.
+Runs in: cells. What JSON cannot carry has the one form that rows.py says.
 """
 
 import binascii
 import json
 import math
-import re
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from typing import Any
 
 import orjson
 
 from sandbox.codes import CODES
 from sandbox.frames import MAX_ANSWER_BYTES
+from sandbox.rows import Rows
 
 Value = None | int | float | str | bytes
 Bindings = list[Value] | dict[str, Value]
 
-MAX_ROWS = 10_000
-MAX_ROWS_BYTES = 1 << 20
-
 _INFINITIES = {"Infinity": math.inf, "-Infinity": -math.inf}
 _INT64 = range(-(1 << 63), 1 << 63)
-#: How EXPLAIN writes where a virtual table lies in memory; all cells have the same layout.
-_ADDRESS = re.compile("vtab:[0-9A-F]+")
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not a fault
@@ -57,35 +50,18 @@ def encode_refusal(refusal: Refusal, request_id: str) -> tuple[int, bytes]:
     return row.status, orjson.dumps(body)
 
 
-def is_too_long(row: tuple[Any, ...]) -> bool:
-    """Say whether a row cannot fit an answer, before it is encoded: JSON grows it up to sixfold."""
-    return sum(len(value) for value in row if isinstance(value, str | bytes)) > MAX_ROWS_BYTES
-
-
-def without_addresses(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return a row of EXPLAIN without what it tells about the process."""
-    return tuple(
-        "vtab" if isinstance(value, str) and _ADDRESS.fullmatch(value) else value for value in row
-    )
-
-
-def encode_row(row: tuple[Any, ...]) -> bytes:
-    """Return one row as a JSON array."""
-    encoded = orjson.dumps(row, default=_blob)
-    # orjson writes an infinity as null; look closer only where a null is.
-    if b"null" in encoded and (math.inf in row or -math.inf in row):
-        encoded = orjson.dumps([_infinity(value) for value in row], default=_blob)
-    return encoded
-
-
-def encode_result(
-    columns: list[str] | None, rows: list[bytes], rows_affected: int, *, truncated: bool
-) -> bytes:
+def encode_result(columns: list[str] | None, rows: Rows, rows_affected: int) -> bytes:
     """Return the body of a 200: columns and rows only if a statement returned columns."""
-    end = b'"rows_affected":%d%s}' % (rows_affected, b',"truncated":true' if truncated else b"")
     if columns is None:
-        return b"{" + end
-    body = b'{"columns":%s,"rows":[%s],%s' % (orjson.dumps(columns), b",".join(rows), end)
+        return b'{"rows_affected":%d}' % rows_affected
+    shown = rows.json()
+    cut = b',"truncated":true' if rows.truncated else b""
+    body = b'{"columns":%b,"rows":%b,"rows_affected":%d%b}' % (
+        orjson.dumps(columns),
+        shown,
+        rows_affected,
+        cut,
+    )
     if len(body) > MAX_ANSWER_BYTES:
         raise Refusal("sql_error", "the names of the columns alone are too long for an answer")
     return body
@@ -116,18 +92,6 @@ def decode_call(body: bytes) -> tuple[str, Bindings | None]:
 def _bare(name: str) -> str:
     """Return a parameter's name without the mark that SQL has before it."""
     return name[1:] if name[:1] in {":", "@", "$"} else name
-
-
-def _blob(value: Any) -> dict[str, str]:
-    if isinstance(value, bytes):
-        return {"base64": b64encode(value).decode()}
-    raise TypeError(type(value).__name__)
-
-
-def _infinity(value: Any) -> Any:
-    if isinstance(value, float) and math.isinf(value):
-        return {"float": "Infinity" if value > 0 else "-Infinity"}
-    return value
 
 
 def _value(item: Any, where: str | int) -> Value:

@@ -13,6 +13,7 @@ import apsw
 
 from sandbox import answers, blocklist, policy
 from sandbox.answers import Bindings, Refusal
+from sandbox.rows import Rows, without_addresses
 
 _RULES = {getattr(apsw, name): rule for name, rule in policy.RULES.items()}
 _VACUUM_RULES = {getattr(apsw, name): rule for name, rule in policy.VACUUM_RULES.items()}
@@ -150,9 +151,8 @@ class _Call:
         self._next_at = 0
         self._changes_before = 0
         self._columns: list[str] | None = None
-        self._rows: list[bytes] = []
-        self._rows_bytes = 0
-        self._truncated = False
+        self._rows = Rows()
+        self._is_explain = False
         self._affected = 0
 
     def run(self, args: Bindings | None) -> bytes:
@@ -174,26 +174,20 @@ class _Call:
                 "the call ended inside a transaction, which was rolled back",
                 hint="put BEGIN and COMMIT into one call",
             )
-        return answers.encode_result(
-            self._columns, self._rows, self._affected, truncated=self._truncated
-        )
+        return answers.encode_result(self._columns, self._rows, self._affected)
 
     def _collect(self, args: Bindings | None) -> None:
         for row in self._cursor.execute(self._sql, args):
-            if self._truncated:
+            rows = self._rows
+            if rows.truncated:
                 continue
-            if self._cursor.is_explain:
-                row = answers.without_addresses(row)  # noqa: PLW2901
-            if len(self._rows) < answers.MAX_ROWS and not answers.is_too_long(row):
-                encoded = answers.encode_row(row)
-                self._rows_bytes += len(encoded) + 1
-                if self._rows_bytes <= answers.MAX_ROWS_BYTES:
-                    self._rows.append(encoded)
-                    continue
-            self._truncated = True
+            has_room = rows.add(without_addresses(row) if self._is_explain else row)
             # A read that nothing follows need not be run to its end; anything else must be.
-            if self._cursor.is_readonly and blocklist.is_blank(self._sql, self._next_at):
+            if not has_room and self._cursor.is_readonly and self._is_last():
                 return
+
+    def _is_last(self) -> bool:
+        return blocklist.is_blank(self._sql, self._next_at)
 
     def _begin_statement(self, cursor: apsw.Cursor, text: str, _: Any) -> bool:
         """Called by apsw before each statement with its piece of the call's SQL."""
@@ -209,9 +203,8 @@ class _Call:
         # ALTER TABLE ... ADD CONSTRAINT shows the column of a query of SQLite's own.
         if columns and blocklist.first_word(text) != "ALTER":
             self._columns = [column[0] for column in columns]
-            self._rows = []
-            self._rows_bytes = 0
-            self._truncated = False
+            self._rows = Rows()
+            self._is_explain = bool(cursor.is_explain)
         return True
 
     def _count_changes(self) -> None:
@@ -243,7 +236,7 @@ class _Call:
         SQLite's errors do not tell preparing from running, so the rest is prepared once more;
         the tracer stops it before it runs.
         """
-        if blocklist.is_blank(self._sql, self._next_at):
+        if self._is_last():
             return False
         cursor = self._connection.cursor()
         cursor.exec_trace = lambda *_: False

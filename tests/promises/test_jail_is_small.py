@@ -14,13 +14,14 @@ _AFTER_THE_FORK = [
     "policy",
     "blocklist",
     "answers",
+    "rows",
     "codes",
     "leash",
     "descriptors",
     "frames",
     "errors",
 ]
-_MOST_LINES = 1060
+_MOST_LINES = 1100
 _MOST_LINES_A_MODULE = 300
 
 

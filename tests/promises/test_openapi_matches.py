@@ -20,9 +20,9 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 from starlette.routing import Route
 
-from sandbox.answers import MAX_ROWS
 from sandbox.codes import CODES
 from sandbox.policy import HEAP_BYTES, LIMITS, MAX_PAGES
+from sandbox.rows import MAX_ROWS
 from tests.handles import ROOT, Client, Service
 from walkin.app import build
 from walkin.bodies import _BODY_TIMEOUT_S, MAX_BODY_BYTES
