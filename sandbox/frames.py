@@ -7,9 +7,9 @@ Runs in: front desk and cells; standard library only. Pure functions on bytes.
     | kind   | length, big-endian  | payload                |
     +--------+---------------------+------------------------+
 
-A call is one CALL frame. Its answer is any number of DATA frames and one END frame that carries
-the status, or one RETIRED frame: the cell is going away and has not begun the call. STARTED says
-that a call has left the cell's queue; a cell sends it only when a CALL asks for it.
+A call is one CALL frame. Its answer is any number of DATA frames and one END frame with the status
+and the last piece of the body, or one RETIRED frame: the cell is going away and has not begun the
+call. STARTED says that a call has left the cell's queue; a cell sends it only when a CALL asks.
 """
 
 import struct
@@ -21,7 +21,8 @@ from sandbox.errors import FrameError
 HEADER = struct.Struct("!BI")
 #: timeout in milliseconds, flags, request id; the HTTP body follows.
 CALL_HEAD = struct.Struct("!IB16s")
-END_BODY = struct.Struct("!H")
+#: status; the last piece of the body follows.
+END_HEAD = struct.Struct("!H")
 
 #: Flag of a CALL: say STARTED when the call begins (several askers share this cell).
 ANNOUNCE = 1
@@ -37,11 +38,14 @@ class Kind(IntEnum):
     STARTED = 5
 
 
+#: The longest piece of a body that one frame carries.
+PIECE_BYTES = 262_144
+
 #: The longest payload of each kind, in bytes. Checked before anything is buffered.
 LIMITS = {
     Kind.CALL: CALL_HEAD.size + 65_536,
-    Kind.DATA: 262_144,
-    Kind.END: END_BODY.size,
+    Kind.DATA: PIECE_BYTES,
+    Kind.END: END_HEAD.size + PIECE_BYTES,
     Kind.RETIRED: 0,
     Kind.STARTED: 0,
 }
@@ -77,10 +81,10 @@ def decode_call(payload: bytes) -> tuple[int, bool, bytes, bytes]:
 
 
 def encode_answer(status: int, body: bytes) -> bytes:
-    """Return a whole answer: as many DATA frames as the body needs, then END."""
-    step = LIMITS[Kind.DATA]
-    pieces = [encode(Kind.DATA, body[at : at + step]) for at in range(0, len(body), step)]
-    pieces.append(encode(Kind.END, END_BODY.pack(status)))
+    """Return a whole answer: an END frame, and DATA frames for what is too long for it."""
+    last = max(0, len(body) - 1) // PIECE_BYTES * PIECE_BYTES
+    pieces = [encode(Kind.DATA, body[at : at + PIECE_BYTES]) for at in range(0, last, PIECE_BYTES)]
+    pieces.append(encode(Kind.END, END_HEAD.pack(status) + body[last:]))
     return b"".join(pieces)
 
 
@@ -125,9 +129,8 @@ class Decoder:
             del buffer[:at]
 
 
-def decode_end(payload: bytes) -> int:
-    """Return the status of an END frame. Raises FrameError for another length."""
-    if len(payload) != END_BODY.size:
+def decode_end(payload: bytes) -> tuple[int, bytes]:
+    """Return status and last piece of an END frame. Raises FrameError for one without status."""
+    if len(payload) < END_HEAD.size:
         raise FrameError(f"END frame of {len(payload)} bytes")
-    status: int = END_BODY.unpack(payload)[0]
-    return status
+    return END_HEAD.unpack_from(payload)[0], payload[END_HEAD.size :]

@@ -55,8 +55,17 @@ class _Call:
         self.body: list[bytes] = []
         self.body_bytes = 0
 
+    def take(self, piece: bytes) -> None:
+        """Take a piece of its answer. Raises FrameError when there are too many."""
+        self.body_bytes += max(len(piece), _CRUMB_BYTES)
+        if self.body_bytes > frames.MAX_ANSWER_BYTES:
+            raise FrameError("the answer has no end")
+        self.body.append(piece)
+
     def end(self, error: SandboxError) -> None:
         """End it with an error, unless it has ended."""
+        # The error knows where it was raised, and so keeps all of this for the collector to find.
+        self.body.clear()
         if not self.answer.done():
             self.answer.set_exception(error)
 
@@ -229,12 +238,10 @@ class Line(asyncio.Protocol):
                 self._begin(call)
         elif kind is Kind.DATA:
             call.told = True
-            call.body_bytes += max(len(payload), _CRUMB_BYTES)
-            if call.body_bytes > frames.MAX_ANSWER_BYTES:
-                raise FrameError("the answer has no end")
-            call.body.append(payload)
+            call.take(payload)
         else:
-            status = frames.decode_end(payload)
+            status, piece = frames.decode_end(payload)
             if status not in CELL_STATUSES:
                 raise FrameError(f"status {status} is not a cell's to give")
+            call.take(piece)
             call.answer.set_result(Answer(status, b"".join(call.body)))

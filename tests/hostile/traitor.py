@@ -186,7 +186,7 @@ def _header(kind: int, length: int) -> bytes:
     return HEADER.pack(kind, length)
 
 
-_END = frames.encode(Kind.END, frames.END_BODY.pack(200))
+_END = frames.encode(Kind.END, frames.END_HEAD.pack(200))
 
 TREASONS: dict[str, Callable[[Any, socket.socket], None]] = {
     "garbage": lambda _, sock: sock.sendall(b"\xff" + os.urandom(65_535)),
@@ -197,7 +197,7 @@ TREASONS: dict[str, Callable[[Any, socket.socket], None]] = {
     "started for ever": lambda _, sock: _for_ever(sock, frames.encode(Kind.STARTED) * 10_000),
     "a frame too long": _say_and_wait(_header(Kind.DATA, frames.LIMITS[Kind.DATA] + 1)),
     "a frame of 4 GiB": _say_and_wait(_header(Kind.DATA, 0xFFFFFFFF)),
-    "an end too long": _say_and_wait(_header(Kind.END, 3)),
+    "an end too long": _say_and_wait(_header(Kind.END, frames.LIMITS[Kind.END] + 1)),
     "an end too short": _say(_header(Kind.END, 1) + b"\0"),
     "an end of nothing": _say(_header(Kind.END, 0)),
     "a call of its own": _say(frames.encode_call(1, bytes(16), b"{}", announce=False)),

@@ -228,7 +228,8 @@ class Line:
                 return None
             kind, payload = frame
             if kind is Kind.END:
-                return CellAnswer(frames.decode_end(payload), body)
+                status, last = frames.decode_end(payload)
+                return CellAnswer(status, body + last)
             assert kind is Kind.DATA, kind
             body += payload
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sandbox import frames
 from sandbox.codes import CELL_STATUSES
 from sandbox.errors import CellLost, CellTimeout, FrameError, NodeBusy, SandboxError
-from sandbox.frames import END_BODY, HEADER, MAX_ANSWER_BYTES, Kind, encode, encode_answer
+from sandbox.frames import END_HEAD, HEADER, MAX_ANSWER_BYTES, Kind, encode, encode_answer
 from tests.walkin.fakes import FakeCell, Run, turns, until
 from walkin import line as line_module
 from walkin.line import KILL_AFTER_S, QUEUE_MOST, Answer, Line, LineEnded
@@ -21,7 +21,7 @@ from walkin.line import KILL_AFTER_S, QUEUE_MOST, Answer, Line, LineEnded
 REQUEST_ID = bytes(range(16))
 #: The time given to calls of which none is to run out.
 AMPLE_MS = 20_000
-END_200 = encode(Kind.END, END_BODY.pack(200))
+END_200 = encode(Kind.END, END_HEAD.pack(200))
 
 
 class Wire:
@@ -790,7 +790,7 @@ plausible = st.lists(
     st.one_of(
         st.binary(max_size=20).map(lambda data: encode(Kind.DATA, data)),
         st.sampled_from([*CELL_STATUSES, 0, 404]).map(
-            lambda status: encode(Kind.END, END_BODY.pack(status))
+            lambda status: encode(Kind.END, END_HEAD.pack(status))
         ),
         st.sampled_from([encode(Kind.STARTED), encode(Kind.RETIRED)]),
         st.tuples(kinds, st.integers(0, 1 << 20)).map(lambda pair: HEADER.pack(*pair)),
