@@ -165,7 +165,8 @@ def test_the_server_serves_these_bytes(client: Client) -> None:
 def test_paths_and_methods_are_those_of_the_application() -> None:
     application = build(from_environ({}), (Secret("k" * 32),))
     routes: dict[str, set[str]] = {}
-    for route in application._app.routes:  # type: ignore[attr-defined]
+    straight = application._app  # type: ignore[attr-defined]
+    for route in straight._app.routes:
         assert isinstance(route, Route)
         assert route.methods
         routes.setdefault(route.path, set()).update(method.lower() for method in route.methods)
