@@ -50,18 +50,14 @@ def encode_refusal(refusal: Refusal, request_id: str) -> tuple[int, bytes]:
     return row.status, orjson.dumps(body)
 
 
-def encode_result(columns: list[str] | None, rows: Rows, rows_affected: int) -> bytes:
-    """Return the body of a 200: columns and rows only if a statement returned columns."""
-    if columns is None:
-        return b'{"rows_affected":%d}' % rows_affected
-    shown = rows.json()
+def encode_result(rows: Rows | None, rows_affected: int) -> bytes:
+    """Return the body of a 200; `rows` is None if no statement returned columns."""
+    affected = b'"rows_affected":%d' % rows_affected
+    if rows is None:
+        return b"{%b}" % affected
+    shown = orjson.dumps(rows.columns), rows.json(), affected
     cut = b',"truncated":true' if rows.truncated else b""
-    body = b'{"columns":%b,"rows":%b,"rows_affected":%d%b}' % (
-        orjson.dumps(columns),
-        shown,
-        rows_affected,
-        cut,
-    )
+    body = b'{"columns":%b,"rows":%b,%b%b}' % (*shown, cut)
     if len(body) > MAX_ANSWER_BYTES:
         raise Refusal("sql_error", "the names of the columns alone are too long for an answer")
     return body

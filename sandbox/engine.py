@@ -13,7 +13,7 @@ import apsw
 
 from sandbox import answers, blocklist, policy
 from sandbox.answers import Bindings, Refusal
-from sandbox.rows import Rows, without_addresses
+from sandbox.rows import Rows
 
 _RULES = {getattr(apsw, name): rule for name, rule in policy.RULES.items()}
 _VACUUM_RULES = {getattr(apsw, name): rule for name, rule in policy.VACUUM_RULES.items()}
@@ -150,9 +150,8 @@ class _Call:
         self._at = 0
         self._next_at = 0
         self._changes_before = 0
-        self._columns: list[str] | None = None
-        self._rows = Rows()
-        self._is_explain = False
+        #: Of the last statement that returned columns.
+        self._rows: Rows | None = None
         self._affected = 0
 
     def run(self, args: Bindings | None) -> bytes:
@@ -174,16 +173,15 @@ class _Call:
                 "the call ended inside a transaction, which was rolled back",
                 hint="put BEGIN and COMMIT into one call",
             )
-        return answers.encode_result(self._columns, self._rows, self._affected)
+        return answers.encode_result(self._rows, self._affected)
 
     def _collect(self, args: Bindings | None) -> None:
         for row in self._cursor.execute(self._sql, args):
             rows = self._rows
-            if rows.truncated:
+            if rows is None or rows.truncated:
                 continue
-            has_room = rows.add(without_addresses(row) if self._is_explain else row)
             # A read that nothing follows need not be run to its end; anything else must be.
-            if not has_room and self._cursor.is_readonly and self._is_last():
+            if not rows.add(row) and self._cursor.is_readonly and self._is_last():
                 return
 
     def _is_last(self) -> bool:
@@ -202,9 +200,8 @@ class _Call:
         columns = cursor.get_description()
         # ALTER TABLE ... ADD CONSTRAINT shows the column of a query of SQLite's own.
         if columns and blocklist.first_word(text) != "ALTER":
-            self._columns = [column[0] for column in columns]
-            self._rows = Rows()
-            self._is_explain = bool(cursor.is_explain)
+            names = [column[0] for column in columns]
+            self._rows = Rows(names, explained=bool(cursor.is_explain))
         return True
 
     def _count_changes(self) -> None:

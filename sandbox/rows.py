@@ -17,8 +17,8 @@ Row = tuple[Any, ...]
 
 MAX_ROWS = 10_000
 MAX_ROWS_BYTES = 1 << 20
-#: Rows encoded in one go, and how much memory they may take till then: one by one each would cost
-#: five times as much.
+#: Rows encoded in one go, and how much memory they may take till then. One by one, each would cost
+#: three times as much.
 _BATCH_ROWS = 100
 _BATCH_BYTES = 65_536
 
@@ -27,9 +27,12 @@ _ADDRESS = re.compile("vtab:[0-9A-F]+")
 
 
 class Rows:
-    """Takes rows one by one and holds what of them an answer has room for."""
+    """Takes a statement's rows one by one and holds what of them an answer has room for."""
 
-    def __init__(self) -> None:
+    def __init__(self, columns: list[str], *, explained: bool = False) -> None:
+        self.columns = columns
+        #: They are EXPLAIN's, which tells more than a caller is to know.
+        self._explained = explained
         self._waiting: list[Row] = []
         self._weight = 0
         self._pieces: list[bytes] = []
@@ -39,19 +42,21 @@ class Rows:
 
     def add(self, row: Row) -> bool:
         """Take the next row; say whether there may be room for another."""
+        if self._explained:
+            row = _without_addresses(row)
         self._waiting.append(row)
         # More than their letters, and a wide row's at once: JSON may grow it sixfold.
         self._weight += sum(map(getsizeof, row))
         if self._weight > _BATCH_BYTES or len(self._waiting) == _BATCH_ROWS:
-            self._encode()
+            self._flush()
         return not self.truncated
 
     def json(self) -> bytes:
-        """Return the rows, an array of arrays."""
-        self._encode()
+        """Return the rows, an array of arrays. Only now is `truncated` the last word."""
+        self._flush()
         return b"[%s]" % b",".join(self._pieces)
 
-    def _encode(self) -> None:
+    def _flush(self) -> None:
         rows, weight = self._waiting, self._weight
         self._waiting, self._weight = [], 0
         if not rows or self.truncated:
@@ -87,7 +92,7 @@ def is_too_long(row: Row) -> bool:
     return sum(len(value) for value in row if isinstance(value, str | bytes)) > MAX_ROWS_BYTES
 
 
-def without_addresses(row: Row) -> Row:
+def _without_addresses(row: Row) -> Row:
     """Return a row of EXPLAIN without what it tells about the process."""
     return tuple(
         "vtab" if isinstance(value, str) and _ADDRESS.fullmatch(value) else value for value in row

@@ -87,12 +87,7 @@ class Line(asyncio.Protocol):
         self.ended = False
 
     async def call(
-        self,
-        body: bytes,
-        request_id: bytes,
-        timeout_ms: int,
-        *,
-        announce: bool,
+        self, body: bytes, request_id: bytes, timeout_ms: int, *, announce: bool
     ) -> Answer:
         """Run one call and return its answer.
 

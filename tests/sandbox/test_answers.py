@@ -13,16 +13,10 @@ from sandbox.answers import Refusal
 from sandbox.codes import CODES
 from sandbox.frames import MAX_ANSWER_BYTES
 from sandbox.rows import MAX_ROWS_BYTES, Rows
+from tests.sandbox.rows import taken
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 rows = st.lists(st.tuples(st.integers(0, 9), texts))
-
-
-def filled(found: list[tuple[Any, ...]]) -> Rows:
-    rows = Rows()
-    for row in found:
-        rows.add(row)
-    return rows
 
 
 def decode(**call: Any) -> Any:
@@ -33,17 +27,17 @@ def decode(**call: Any) -> Any:
 
 
 def test_columns_and_rows_are_left_out_when_no_statement_returned_any() -> None:
-    assert answers.encode_result(None, Rows(), 3) == b'{"rows_affected":3}'
+    assert answers.encode_result(None, 3) == b'{"rows_affected":3}'
 
 
 def test_columns_without_rows_are_shown() -> None:
-    body = answers.encode_result(["a", "b"], Rows(), 0)
+    body = answers.encode_result(Rows(["a", "b"]), 0)
     assert json.loads(body) == {"columns": ["a", "b"], "rows": [], "rows_affected": 0}
 
 
 def test_truncated_appears_only_when_true() -> None:
-    rows = filled([(1,), (2,), ("x" * MAX_ROWS_BYTES,)])
-    body = answers.encode_result(["a"], rows, 0)
+    rows = taken([(1,), (2,), ("x" * MAX_ROWS_BYTES,)], ["a"])
+    body = answers.encode_result(rows, 0)
     assert json.loads(body) == {
         "columns": ["a"],
         "rows": [[1], [2]],
@@ -56,7 +50,7 @@ def test_truncated_appears_only_when_true() -> None:
 def test_a_result_is_json_of_the_contracts_shape(
     columns: list[str], found: list[tuple[Any, ...]], affected: int
 ) -> None:
-    body = json.loads(answers.encode_result(columns, filled(found), affected))
+    body = json.loads(answers.encode_result(taken(found, columns), affected))
     assert body["columns"] == columns
     assert len(body["rows"]) == len(found)
     assert body["rows_affected"] == affected
@@ -66,7 +60,7 @@ def test_a_result_is_json_of_the_contracts_shape(
 def test_the_names_of_columns_alone_cannot_make_an_answer_too_long() -> None:
     columns = ["x" * 10_000] * (MAX_ANSWER_BYTES // 10_000 + 1)
     with pytest.raises(Refusal, match="names of the columns") as raised:
-        answers.encode_result(columns, Rows(), 0)
+        answers.encode_result(Rows(columns), 0)
     assert raised.value.code == "sql_error"
 
 

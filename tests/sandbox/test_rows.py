@@ -10,21 +10,13 @@ from hypothesis import strategies as st
 
 from sandbox import answers
 from sandbox.rows import MAX_ROWS, MAX_ROWS_BYTES, Row, Rows, is_too_long
+from tests.sandbox.rows import taken
 
 int64 = st.integers(-(1 << 63), (1 << 63) - 1)
 floats = st.floats(allow_nan=False)
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 values = st.none() | int64 | floats | texts | st.binary()
 a_row = st.lists(values, max_size=6).map(tuple)
-
-
-def taken(found: list[Row]) -> Rows:
-    """Rows that were offered these, as the engine does."""
-    rows = Rows()
-    for row in found:
-        if not rows.truncated:
-            rows.add(row)
-    return rows
 
 
 def shown(found: list[Row]) -> list[Any]:
@@ -87,7 +79,8 @@ def test_every_row_is_strict_json_that_comes_back_as_arguments(row: tuple[Any, .
 
     back = json.loads(one(row), parse_constant=refuse)
     call = json.dumps({"sql": "select", "args": back}).encode()
-    _, bound = answers.decode_call(call)
+    sql, bound = answers.decode_call(call)
+    assert sql == "select"
     assert isinstance(bound, list)
     assert bound == list(row)
     assert [type(value) for value in bound] == [type(value) for value in row]
@@ -142,7 +135,7 @@ def test_a_row_is_too_long_by_the_length_of_its_texts_and_blobs() -> None:
 
 
 def test_what_waits_is_small_however_wide_the_rows() -> None:
-    rows = Rows()
+    rows = Rows(["text", "number"])
     for _ in range(20):
         rows.add(("x" * 40_000, 1))
         assert sum(len(row[0]) for row in rows._waiting) <= 2 * 40_000

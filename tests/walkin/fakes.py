@@ -50,15 +50,15 @@ class FakeCell:
         self._decoder = Decoder(frames.TO_CELL)
         self._calls: list[bytes] = []
 
-    async def take(self, *, begins: bool = True) -> Call:
-        """Wait for the next call and return it, begun unless the test says not."""
+    async def take(self) -> Call:
+        """Wait for the next call, begin it and return it."""
         while not self._calls:
             data = await asyncio.get_running_loop().sock_recv(self.sock, 65_536)
             assert data, "the front desk hung up"
             self._calls += [payload for _, payload in self._decoder.feed(data)]
         payload = self._calls.pop(0)
         timeout_ms, flags, request_id = frames.CALL_HEAD.unpack_from(payload)
-        if begins and self._announces and flags & frames.ANNOUNCE:
+        if self._announces and flags & frames.ANNOUNCE:
             await self.say(frames.encode(frames.Kind.STARTED))
         return Call(timeout_ms, flags, request_id, payload[frames.CALL_HEAD.size :])
 

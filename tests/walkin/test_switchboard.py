@@ -243,7 +243,7 @@ def test_a_call_that_a_retiring_cell_did_not_begin_goes_to_the_next(
         async with house(make_settings(), lines_for()) as at:
             calling = at.call(body=b"once")
             cell = await at.cell(0)
-            await cell.take(begins=False)
+            await cell.take()
             await cell.say(RETIRED)
             cell.close()
             assert (await (await at.cell(1)).answer(200, b"done")).body == b"once"
@@ -316,7 +316,7 @@ def test_a_database_whose_cells_all_retire_is_busy(run: Run, make_settings: Make
             while not calling.done() and number < 10:
                 await until(lambda: len(at.zygote.cells) > number or calling.done())  # noqa: B023
                 if not calling.done():
-                    await at.zygote.cells[number].take(begins=False)
+                    await at.zygote.cells[number].take()
                     await at.zygote.cells[number].say(RETIRED)
                     number += 1
             with pytest.raises(NodeBusy):
