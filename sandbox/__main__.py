@@ -81,14 +81,14 @@ def main() -> int:
     listener = socket.socket(fileno=listen_fd)
     os.set_inheritable(listen_fd, False)
     zygote = Zygote(listener, place, chosen, walls, database, askers)
+    # What is here now lives as long as we do: keep the collector from touching shared pages.
+    gc.collect()
+    gc.freeze()
     try:
         zygote.prove_walls()
     except (WallError, NodeBusy, OSError) as error:
         print(f"walkin cannot start: {error}", file=sys.stderr)
         return EXIT_WALLS if isinstance(error, WallError) else EXIT_AGAIN
-    # What is here now lives as long as we do: keep the collector from touching shared pages.
-    gc.collect()
-    gc.freeze()
     zygote.serve()
     return 0
 

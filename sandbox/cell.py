@@ -12,8 +12,10 @@ import socket
 import sys
 import time
 import traceback
+from pathlib import Path
 from typing import NoReturn
 
+from landlockpy import Ruleset
 from setproctitle import setproctitle
 
 from sandbox import answers, frames, jail, leash, limits
@@ -30,11 +32,14 @@ GRACE_S = 0.2
 _RECEIVE_BYTES = 65_536
 
 
-def run(inherited: socket.socket, zygote: int, place: Place, walls: Walls) -> NoReturn:
-    """Be a cell: wait blank for a database, raise the walls, serve it, exit."""
+def run(own: socket.socket, zygote: int, place: Place, walls: Walls, ruleset: Ruleset) -> NoReturn:
+    """Be a cell: wait blank for a database, raise the walls, serve it, exit.
+
+    `own` is this end of the leash.
+    """
     status = 1
     try:
-        own = jail.strip(inherited, zygote)
+        jail.strip(own, zygote, ruleset)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGALRM):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
@@ -43,27 +48,23 @@ def run(inherited: socket.socket, zygote: int, place: Place, walls: Walls) -> No
         order, instance, line = leash.receive_order(own)
         if order is Order.ASSIGN and line is not None:
             setproctitle(f"walkin: cell {instance.hex()}")
-            _confined(own, line, place, instance, walls)
+            folder = place.folder(instance)
+            jail.enter(folder, walls, ruleset)
+            _confined(own, line, folder)
         status = 0
     except EOFError:
         status = 0
     except BaseException:
-        _report_fault(inherited if "own" not in locals() else own, "cell")
+        _report_fault(own, "cell")
     finally:
         os._exit(status)
 
 
-def _confined(
-    own: socket.socket, line: socket.socket, place: Place, instance: bytes, walls: Walls
-) -> None:
-    folder = place.folder(instance)
-    jail.enter(folder, walls)
+def _confined(own: socket.socket, line: socket.socket, folder: Path) -> None:
     engine = Engine(folder / DATABASE)
     leash.send_report(own, Report.READY)
-    cell = _Cell(own, engine, line)
-    cell.serve()
+    _Cell(own, engine, line).serve()
     engine.close()
-    cell.hang_up()
 
 
 class _Line:
@@ -129,11 +130,6 @@ class _Cell:
                 line.sock.send(frames.encode(Kind.RETIRED), socket.MSG_DONTWAIT)
             except OSError:
                 continue
-
-    def hang_up(self) -> None:
-        """Close every line."""
-        for line in list(self._lines.values()):
-            self._drop(line)
 
     def _read(self, line: _Line) -> None:
         try:

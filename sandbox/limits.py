@@ -5,8 +5,6 @@ Runs in: cells, before the jail. Standard library only.
 
 import os
 import resource
-import socket
-from pathlib import Path
 
 #: What a cell may use at most (getrlimit(2)), soft and hard alike.
 RLIMITS = {
@@ -36,18 +34,20 @@ NICER = 5
 #: The most there is: when the machine is out of memory, a cell is what the kernel ends.
 FIRST_TO_GO = 1000
 
-LINE_FD = 3
 
+def keep_only(*kept: int) -> None:
+    """Close every descriptor but `kept` and the standard three, which become /dev/null.
 
-def keep_only(line: socket.socket) -> socket.socket:
-    """Close every descriptor but the line to the zygote, which becomes number 3."""
+    Raises OSError.
+    """
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
-    if line.fileno() != LINE_FD:
-        os.dup2(line.fileno(), LINE_FD, inheritable=False)
-    os.closerange(LINE_FD + 1, os.sysconf("SC_OPEN_MAX"))
-    return socket.socket(line.family, line.type, line.proto, fileno=LINE_FD)
+    first = 3
+    for fd in sorted(kept):
+        os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, os.sysconf("SC_OPEN_MAX"))
 
 
 def lower_rlimits() -> None:
@@ -65,4 +65,7 @@ def step_back() -> None:
     is not dumpable could not. Raises OSError.
     """
     os.nice(NICER)
-    Path("/proc/self/oom_score_adj").write_text(str(FIRST_TO_GO))
+    # Without pathlib's and io's layers: after a fork each page that they touch is copied.
+    fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+    os.write(fd, b"%d" % FIRST_TO_GO)
+    os.close(fd)

@@ -1,4 +1,4 @@
-"""The nursery: forks cells, gives them databases, ends them, collects their exits.
+"""The nursery: has cells born, gives them databases, ends them, collects their exits.
 
 Runs in: the zygote. It never waits for a cell. What it knows of one it knows from fork, wait and
 its own socket; what a cell says goes to the log, printable and cut, and decides nothing.
@@ -15,8 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from sandbox import cell as cell_process
-from sandbox import leash
+from sandbox import birth, leash
 from sandbox.jail import Walls
 from sandbox.leash import Order, Report
 from sandbox.place import Place
@@ -74,7 +73,6 @@ class Nursery:
         self._walls = walls
         self._database = database
         self._selector = selector
-        self._pid = os.getpid()
         self._blank: list[Cell] = []
         self._by_pid: dict[int, Cell] = {}
         self._rest_until = 0.0
@@ -93,33 +91,29 @@ class Nursery:
         """Make a database's files and records. Raises OSError."""
         self._place.create(instance, expires, self._database)
 
-    def wants_blank(self) -> bool:
-        """Say whether another blank cell should be made."""
-        return len(self._blank) < self._settings.blank_cells and time.monotonic() > self._rest_until
+    def _is_resting(self) -> bool:
+        return time.monotonic() <= self._rest_until
 
-    def prepare_blank(self) -> None:
-        """Fork a cell for the next database; after a failure, rest."""
+    def wants_blanks(self) -> bool:
+        """Say whether blank cells should be made."""
+        return len(self._blank) < self._settings.blank_cells and not self._is_resting()
+
+    def prepare_blanks(self) -> None:
+        """Fork cells for the next databases; while there is trouble, one at a time."""
+        wanted = self._settings.blank_cells - len(self._blank)
         try:
-            self._blank.append(self._fork())
+            born = birth.fork(1 if self._is_resting() else max(1, wanted), self._place, self._walls)
         except OSError as cause:
             log.error("no blank cell can be forked: %s", cause)
             self._rest_until = time.monotonic() + _REST_S
+            return
+        for pid, own in born:
+            self._add(Cell(next(self._numbers), pid, own))
 
-    def _fork(self) -> Cell:
-        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            try:
-                pid = os.fork()
-            except OSError:
-                mine.close()
-                raise
-            if pid == 0:
-                signal.set_wakeup_fd(-1)
-                cell_process.run(theirs, self._pid, self._place, self._walls)
-        cell = Cell(next(self._numbers), pid, mine)
-        self._by_pid[pid] = cell
-        self._selector.register(mine, selectors.EVENT_READ, lambda: self._read_report(cell))
-        return cell
+    def _add(self, cell: Cell) -> None:
+        self._by_pid[cell.pid] = cell
+        self._blank.append(cell)
+        self._selector.register(cell.own, selectors.EVENT_READ, lambda: self._read_report(cell))
 
     def assign(self, instance: bytes) -> socket.socket | None:
         """Give a cell a database; return the asker's end of the line, None if none can be had."""
@@ -127,18 +121,17 @@ class Nursery:
         was_blank = True
         while line is None and was_blank:  # a blank cell may have died just now
             was_blank = bool(self._blank)
+            if not was_blank:
+                self.prepare_blanks()
+            if not self._blank:
+                log.error("no cell for %s", instance.hex())
+                return None
             try:
                 mine, theirs = socket.socketpair()
             except OSError as cause:
                 log.error("no line to %s: %s", instance.hex(), cause)
                 return None
-            try:
-                cell = self._blank.pop() if was_blank else self._fork()
-            except OSError as cause:
-                log.error("no cell for %s: %s", instance.hex(), cause)
-                mine.close()
-                theirs.close()
-                return None
+            cell = self._blank.pop(0)
             cell.instance, cell.used = instance, time.monotonic()
             self.live[instance] = cell
             line = self._order(cell, Order.ASSIGN, mine, theirs)

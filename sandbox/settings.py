@@ -142,7 +142,7 @@ ROWS = (
     Row("data_dir", "./data", path, "instances, the control socket and the generated token key"),
     Row("cell_user", "", user, "user of zygote, cells and reaper when started as root (`nobody`)"),
     Row("max_live_cells", "", cells_by_memory, "live worker processes at once (by memory)"),
-    Row("blank_cells", "4", whole(0, 256), "workers kept ready for the next database"),
+    Row("blank_cells", "8", whole(0, 256), "workers kept ready for the next database"),
     Row("cell_idle_s", "30", whole(1, 86_400), "an unused worker is given up after this time"),
 )
 

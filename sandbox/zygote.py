@@ -101,13 +101,13 @@ class Zygote:
         self._selector.register(wake_read, selectors.EVENT_READ, lambda: self._woken(wake_read))
         next_tick = time.monotonic()
         while not self._stopping:
-            wants_blank = self._nursery.wants_blank()
-            timeout = 0 if wants_blank else max(0.0, next_tick - time.monotonic())
+            wants_blanks = self._nursery.wants_blanks()
+            timeout = 0 if wants_blanks else max(0.0, next_tick - time.monotonic())
             events = self._selector.select(timeout)
             for key, _ in events:
                 key.data()
-            if wants_blank and not events:
-                self._nursery.prepare_blank()
+            if wants_blanks and not events:
+                self._nursery.prepare_blanks()
             if time.monotonic() >= next_tick:
                 next_tick = time.monotonic() + _TICK_S
                 self._tick()
@@ -263,15 +263,11 @@ class Zygote:
 
     def _make_room(self) -> None:
         """Give up the least recently used cells, one for each question that waits."""
-        cells = list(self._nursery.live.values())
-        ending = sum(cell.ending_since is not None for cell in cells)
         cold = time.monotonic() - _WARM_S
-        for cell in cells:
+        for ending, cell in enumerate(self._nursery.live.values()):
             if ending >= len(self._waiting) or cell.used > cold:
                 return
-            if cell.ending_since is None:
-                self._nursery.retire(cell)
-                ending += 1
+            self._nursery.retire(cell)
 
     def _serve_waiting(self) -> None:
         while self._waiting and len(self._nursery.live) < self._most_live:

@@ -169,8 +169,10 @@ def test_what_is_open_behind_the_wall_is_known(keyed: Keyed) -> None:
         if role == "blank cell":
             assert sorted(name.partition(":")[0] for name in opened) == [
                 *["/dev/null"] * 3,
+                "anon_inode",
                 "socket",
-            ]
+            ], "its jail's ruleset, still empty, and the zygote's line"
+            assert "anon_inode:[landlock-ruleset]" in opened
 
 
 def listening_inode(port: int) -> str:

@@ -125,18 +125,17 @@ def _act_out(act: Callable[[socket.socket], object], theirs: socket.socket) -> N
         word = errno_name(error)
     except BaseException as error:
         word = repr(error)
-    # By number: the jail may have moved the socket to another.
-    for number in (fd, 3):
-        with contextlib.suppress(OSError):
-            os.write(number, str(word).encode())
-            return
+    # By number: whatever the act did with the socket, it may have been closed.
+    with contextlib.suppress(OSError):
+        os.write(fd, str(word).encode())
 
 
 def confined(sock: socket.socket, folder: Path, walls: Walls, zygote: int) -> socket.socket:
     """In a child: raise all walls as a cell does and return the leash."""
-    own = keep(jail.strip(sock, zygote))
-    jail.enter(folder, walls)
-    return own
+    ruleset = walls.ruleset()
+    jail.strip(sock, zygote, ruleset)
+    jail.enter(folder, walls, ruleset)
+    return keep(sock)
 
 
 #: In a child: sockets that stay open until the end, when the last word is sent through one.

@@ -47,7 +47,9 @@ class Cell:
         parent = os.getpid()
         self._lines: list[Line] = []
         # Child's socket is of the leash's kind; run() never returns.
-        self.child = Child(lambda sock: cell_process.run(sock, parent, place, walls))
+        self.child = Child(
+            lambda sock: cell_process.run(sock, parent, place, walls, walls.ruleset())
+        )
         self.leash = self.child.sock
 
     def make(self) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from sandbox import kernel, limits
-from tests.sandbox.handles import in_child, keep
+from tests.sandbox.handles import in_child
 
 NAMES = {value: name for name, value in vars(resource).items() if name.startswith("RLIMIT_")}
 
@@ -34,55 +34,57 @@ def is_null(fd: int) -> bool:
 # --- descriptors ---
 
 
-def kept(prepare: Callable[[socket.socket], socket.socket]) -> str:
+def kept(prepare: Callable[[socket.socket], object] = id, *others: int) -> str:
+    """What is open after keep_only: `line` and `null` for what they are, else the number."""
+
     def act(sock: socket.socket) -> str:
-        line = keep(limits.keep_only(prepare(sock)))
-        ends = line.getsockname() == "" and line.family is socket.AF_UNIX
-        return f"{open_numbers()} {line.fileno()} {[is_null(fd) for fd in (0, 1, 2)]} {ends}"
+        prepare(sock)
+        limits.keep_only(sock.fileno(), *others)
+        line = sock.fileno()
+        return " ".join(
+            "line" if fd == line else "null" if is_null(fd) else str(fd) for fd in open_numbers()
+        )
 
     return in_child(act).word
 
 
-EXPECTED = "[0, 1, 2, 3] 3 [True, True, True] True"
-
-
 def test_only_the_line_is_kept_and_the_standard_three_are_on_dev_null() -> None:
-    assert kept(lambda sock: sock) == EXPECTED
+    assert kept() == "null null null line"
 
 
 def test_descriptors_however_high_are_closed() -> None:
-    def high(sock: socket.socket) -> socket.socket:
+    def high(sock: socket.socket) -> None:
         for fd in (100, 300, 500):
             os.dup2(sock.fileno(), fd)
-        return sock
 
-    assert kept(high) == EXPECTED
+    assert kept(high) == "null null null line"
 
 
-def test_a_line_that_is_number_3_already_is_kept() -> None:
-    def third(sock: socket.socket) -> socket.socket:
-        if sock.fileno() == limits.LINE_FD:
-            return sock
-        os.dup2(sock.fileno(), limits.LINE_FD)
-        return keep(socket.socket(fileno=limits.LINE_FD))
+@pytest.mark.parametrize("other", [3, 99, 400])
+def test_another_is_kept_below_or_above_the_line(other: int) -> None:
+    def around(sock: socket.socket) -> None:
+        assert sock.fileno() not in (3, 99, 400)
+        for fd in (3, 98, 99, 100, 399, 400, 401):
+            os.dup2(sock.fileno(), fd)
 
-    assert kept(third) == EXPECTED
+    words = kept(around, other).split()
+    assert words[:3] == ["null"] * 3
+    assert sorted(words[3:]) == sorted(["line", str(other)])
 
 
 def test_a_process_without_the_standard_three_gets_them() -> None:
-    def bare(sock: socket.socket) -> socket.socket:
+    def bare(_: socket.socket) -> None:
         for fd in (0, 1, 2):
             os.close(fd)
-        return sock
 
-    assert kept(bare) == EXPECTED
+    assert kept(bare) == "null null null line"
 
 
 def test_the_line_still_works_and_is_not_inherited_by_programs() -> None:
     def act(sock: socket.socket) -> str:
-        line = keep(limits.keep_only(sock))
-        line.send(b"through")
-        return str(line.get_inheritable())
+        limits.keep_only(sock.fileno())
+        sock.send(b"through")
+        return str(sock.get_inheritable())
 
     assert in_child(act).word == "False"
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from sandbox import jail, kernel, limits, proof
+from sandbox import kernel, limits, proof
 from sandbox.errors import WallError
 from sandbox.jail import Walls
-from tests.sandbox.handles import CELL_USER, Child, confined, keep
+from tests.sandbox.handles import CELL_USER, Child, confined
 
 
 @pytest.fixture
@@ -68,9 +68,7 @@ def test_a_missing_limit_is_named(
 
     def forgetful(sock: Any) -> Any:
         del limits.RLIMITS[resource.RLIMIT_FSIZE]
-        mine = keep(jail.strip(sock, parent))
-        jail.enter(own, walls)
-        return mine
+        return confined(sock, own, walls, parent)
 
     with pytest.raises(WallError, match="RLIMIT_FSIZE"):
         proof.look_at(waiting(forgetful))

@@ -859,7 +859,8 @@ def test_a_wall_that_does_not_stand_ends_it_with_status_3_before_any_question(
 @pytest.mark.parametrize(
     "shortage",
     [
-        "from sandbox import proof; proof._PATIENCE_S = 0\n",
+        "from sandbox import leash, proof; proof._PATIENCE_S = 0.1\n"
+        "leash.send_report = lambda *_: __import__('time').sleep(60)\n",
         "from sandbox.engine import Engine; Engine._open = lambda _: 1 / 0\n",
         "import os; os.fork = lambda: (_ for _ in ()).throw(OSError('no more processes'))\n",
         "from sandbox.place import Place\n"
