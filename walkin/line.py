@@ -1,7 +1,11 @@
-"""The front desk's end of one database's line: one call at a time, bounded in size and time.
+"""The front desk's end of one database's line: one call after the other, bounded in size and time.
 
 Runs in: front desk. What comes from a cell is hostile: frames are checked by the decoder, the
 status against a closed list, the body against one limit, and then passed on unread.
+
+Calls that wait while another is at the cell are sent together once it has its answer, if the cell
+is quick. Nothing is ever sent while an answer is to come: so the line's end tells of each call
+whether it can have begun, and one that has not is run by the next cell.
 """
 
 import asyncio
@@ -19,6 +23,12 @@ KILL_AFTER_S = 0.3
 #: How long a call waits for earlier calls on the same database, and how many may wait.
 QUEUE_S = 5.0
 QUEUE_MOST = 128
+#: So many calls, and bytes, are sent together at most. The bytes must fit what the kernel keeps in
+#: one piece: a cell has then read all of them or none (Linux: unix_stream_sendmsg, 32 KiB).
+TOGETHER_MOST = 8
+_TOGETHER_BYTES = 16_384
+#: A cell is quick that answered all that was last sent to it within this time.
+_QUICK_S = 0.01
 #: How often a line with calls on it looks at its clock.
 _TICK_S = 0.05
 #: What a smaller DATA frame counts as: each costs time, however little is in it.
@@ -80,9 +90,10 @@ class Line(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._decoder = Decoder(frames.FROM_CELL)
-        #: The call at the cell, and those that wait for it to end.
-        self._call: _Call | None = None
+        #: The calls at the cell, the first of them in work, and those that wait.
+        self._sent: deque[_Call] = deque()
         self._queue: deque[_Call] = deque()
+        self._sent_at = 0.0
         self._clock: asyncio.TimerHandle | None = None
         self.ended = False
 
@@ -101,49 +112,54 @@ class Line(asyncio.Protocol):
             raise NodeBusy("too many calls wait for this database")
         frame = frames.encode_call(timeout_ms, request_id, body, announce=announce)
         call = _Call(self._loop.create_future(), frame, timeout_ms / 1000, announced=announce)
-        if self._call is None:
-            self._send(call)
-        else:
+        if self._sent:
             call.deadline = self._loop.time() + QUEUE_S
             self._queue.append(call)
+        else:
+            self._send([call])
         if self._clock is None:
             self._clock = self._loop.call_later(_TICK_S, self._tick)
         try:
             return await call.answer
         except asyncio.CancelledError:
-            if call is self._call:
-                # Its answer must not become the next call's.
-                self.close()
-            elif call in self._queue:
+            if call in self._queue:
                 self._queue.remove(call)
+            elif [*self._sent] == [call]:
+                # Nobody waits for its answer, which must not become the next call's.
+                self.close()
             raise
 
-    def _send(self, call: _Call) -> None:
+    def _send(self, calls: list[_Call]) -> None:
         assert self._transport is not None  # noqa: S101 - connection_made comes before any call
-        self._call = call
-        self._transport.write(call.frame)
-        if call.announced:
-            call.deadline = self._loop.time() + QUEUE_S
+        self._transport.write(b"".join([call.frame for call in calls]))
+        self._sent.extend(calls)
+        self._sent_at = self._loop.time()
+        if calls[0].announced:
+            calls[0].deadline = self._sent_at + QUEUE_S
         else:
-            self._begin(call)
+            self._begin(calls[0])
 
     def _begin(self, call: _Call) -> None:
         call.begun_at = self._loop.time()
         call.deadline = call.begun_at + call.timeout_s + KILL_AFTER_S
 
     def _send_next(self) -> None:
-        """Let the next call have its turn as soon as the one before it has its answer."""
-        if self.ended or (self._call and not self._call.answer.done()):
+        """Send the next calls as soon as all that were sent have their answers."""
+        if self.ended or self._sent:
             return
-        if self._call and self._call.answer.cancelled():
-            # The rest of its answer is still to come, and must not become the next call's.
-            self.close()
-            return
-        self._call = None
-        while self._queue and self._call is None:
-            following = self._queue.popleft()
-            if not following.answer.done():  # its caller may have left in this turn of the loop
-                self._send(following)
+        is_quick = self._loop.time() - self._sent_at < _QUICK_S
+        calls: list[_Call] = []
+        size = 0
+        while self._queue and len(calls) < (TOGETHER_MOST if is_quick else 1):
+            call = self._queue[0]
+            size += len(call.frame)
+            if calls and (call.announced or size > _TOGETHER_BYTES):
+                break
+            self._queue.popleft()
+            if not call.answer.done():  # its caller may have left in this turn of the loop
+                calls.append(call)
+        if calls:
+            self._send(calls)
 
     def _tick(self) -> None:
         """Look who waits for too long. A timer for each call would cost more than most calls."""
@@ -152,18 +168,23 @@ class Line(asyncio.Protocol):
         while self._queue and self._queue[0].deadline <= now:
             late = NodeBusy("earlier calls on this database take too long")
             self._queue.popleft().end(late)
-        call = self._call
-        if call and call.deadline <= now and not call.answer.done():
-            if call.begun_at is None:
+        if self._sent and self._sent[0].deadline <= now:
+            if self._sent[0].begun_at is None:
                 self._fail(NodeBusy("the database is busy"))
             else:
                 self._fail(CellTimeout("the cell did not come back"))
-        if not self.ended and self._call:
+        if not self.ended and self._sent:
             self._clock = self._loop.call_later(_TICK_S, self._tick)
 
-    def _fail(self, error: SandboxError) -> None:
-        if self._call:
-            self._call.end(error)
+    def _fail(self, error: SandboxError, *, is_over: bool = False) -> None:
+        """End the call in work with an error, and hang up.
+
+        `is_over`: the cell has said its last word, so calls behind that one have not begun.
+        """
+        if self._sent:
+            self._sent.popleft().end(error)
+        while self._sent:
+            self._sent.popleft().end(LineEnded() if is_over else CellLost("the line was given up"))
         self.close()
 
     def close(self) -> None:
@@ -197,14 +218,16 @@ class Line(asyncio.Protocol):
         self._end(unread=isinstance(exc, ConnectionError))
 
     def _end(self, *, unread: bool) -> None:
-        """End the call in progress: too late, interrupted, or not begun at all."""
-        call = self._call
+        """End the call in work: too late, interrupted, or not begun at all."""
+        call = self._sent[0] if self._sent else None
+        error: SandboxError
         if call is None or call.begun_at is None or (unread and not call.told):
-            self._fail(LineEnded())
+            error = LineEnded()
         elif self._loop.time() - call.begun_at >= call.timeout_s:
-            self._fail(CellTimeout("the cell's own timer ended it", cell_gone=True))
+            error = CellTimeout("the cell's own timer ended it", cell_gone=True)
         else:
-            self._fail(CellLost("the cell ended during the call"))
+            error = CellLost("the cell ended during the call")
+        self._fail(error, is_over=not self.ended)
 
     def data_received(self, data: bytes) -> None:
         """Take what the cell sent; anything out of order ends the line."""
@@ -217,13 +240,13 @@ class Line(asyncio.Protocol):
         self._send_next()
 
     def _take(self, kind: Kind, payload: bytes) -> None:
-        call = self._call
+        call = self._sent[0] if self._sent else None
         if kind is Kind.RETIRED:
             # A call that has begun must not be run again elsewhere, whatever the cell says.
             if call and call.told:
                 raise FrameError("RETIRED in the middle of an answer")
-            self._fail(LineEnded())
-        elif call is None or call.answer.done():
+            self._fail(LineEnded(), is_over=True)
+        elif call is None:
             raise FrameError(f"{kind.name} frame out of turn")
         elif kind is Kind.STARTED:
             if call.told or not call.announced:
@@ -235,8 +258,14 @@ class Line(asyncio.Protocol):
             call.told = True
             call.take(payload)
         else:
-            status, piece = frames.decode_end(payload)
-            if status not in CELL_STATUSES:
-                raise FrameError(f"status {status} is not a cell's to give")
-            call.take(piece)
+            self._finish(call, *frames.decode_end(payload))
+
+    def _finish(self, call: _Call, status: int, piece: bytes) -> None:
+        if status not in CELL_STATUSES:
+            raise FrameError(f"status {status} is not a cell's to give")
+        call.take(piece)
+        self._sent.popleft()
+        if not call.answer.done():  # its caller may have left
             call.answer.set_result(Answer(status, b"".join(call.body)))
+        if self._sent:
+            self._begin(self._sent[0])

@@ -1,9 +1,12 @@
 """Any process may die at any time: one clean error at most, and no acknowledged row is lost."""
 
 import contextlib
+import itertools
 import os
+import random
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -100,6 +103,44 @@ def test_call_that_a_killed_cell_had_not_read_is_not_lost(service: Service) -> N
             os.kill(cell, signal.SIGKILL)
             assert call.result().json == {"rows_affected": 1}
             assert client.sql("SELECT count(*) FROM copies").rows == [[turn]]
+
+
+def test_cell_killed_again_and_again_under_many_callers_runs_nothing_twice(
+    service: Service,
+) -> None:
+    """Calls sent together to one cell share its end: each is answered, lost, or run by the next."""
+    first = service.client()
+    first.sql("CREATE TABLE kept(x)")
+    is_over = threading.Event()
+
+    def insert(caller: int) -> dict[int, Answer]:
+        client = service.client(first.token)
+        answers = {}
+        for number in itertools.count(caller, 8):
+            if is_over.is_set():
+                return answers
+            answers[number] = client.sql("INSERT INTO kept VALUES (?)", [number])
+        raise AssertionError
+
+    with ThreadPoolExecutor(8) as pool:
+        callers = [pool.submit(insert, caller) for caller in range(8)]
+        kills = 0
+        for _ in range(40):
+            for cell in service.pids(f"cell {first.instance}"):
+                os.kill(cell, signal.SIGKILL)
+                kills += 1
+            time.sleep(random.uniform(0, 0.1))
+        is_over.set()
+        answers = {number: end for caller in callers for number, end in caller.result().items()}
+    kept = [x for (x,) in first.sql("SELECT x FROM kept").rows]
+    assert len(kept) == len(set(kept)), "an insert was run twice"
+    done = {number for number, answer in answers.items() if answer.status == 200}
+    others = [answer for answer in answers.values() if answer.status != 200]
+    assert kills > 10
+    assert done <= set(kept)
+    assert {answer.code for answer in others} <= {"cell_lost"}
+    assert len(others) <= kills, "each end costs one call at most"
+    assert set(kept) - done <= answers.keys() - done
 
 
 def test_cell_killed_with_an_open_transaction_leaves_nothing_of_it(service: Service) -> None:

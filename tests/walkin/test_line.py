@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from hypothesis import example, given, settings
@@ -16,12 +16,20 @@ from sandbox.errors import CellLost, CellTimeout, FrameError, NodeBusy, SandboxE
 from sandbox.frames import END_HEAD, HEADER, MAX_ANSWER_BYTES, Kind, encode, encode_answer
 from tests.walkin.fakes import FakeCell, Run, turns, until
 from walkin import line as line_module
-from walkin.line import KILL_AFTER_S, QUEUE_MOST, Answer, Line, LineEnded
+from walkin.line import KILL_AFTER_S, QUEUE_MOST, TOGETHER_MOST, Answer, Line, LineEnded
 
 REQUEST_ID = bytes(range(16))
 #: The time given to calls of which none is to run out.
 AMPLE_MS = 20_000
 END_200 = encode(Kind.END, END_HEAD.pack(200))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def ample_quickness() -> Iterator[None]:
+    """A busy machine must not make a quick cell a slow one."""
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr(line_module, "_QUICK_S", 0.5)
+        yield
 
 
 class Wire:
@@ -624,7 +632,7 @@ def test_an_end_after_an_announced_call_is_started_is_a_loss(run: Run) -> None:
     run(main())
 
 
-# --- one at a time ---
+# --- one after the other ---
 
 
 def test_a_call_waits_for_the_one_before_it(run: Run) -> None:
@@ -738,13 +746,14 @@ def test_a_cancelled_call_closes_the_line(run: Run) -> None:
 def test_the_answer_to_a_cancelled_call_is_nobody_elses(run: Run) -> None:
     async def main() -> None:
         async with open_wire() as wire:
-            first, second = wire.call(), wire.call()
+            first, second = wire.call(body=b"1"), wire.call(body=b"2")
             await wire.cell.take()
             first.cancel()
-            with contextlib.suppress(OSError):
-                await wire.cell.say(encode_answer(200, b"one"))
-            with pytest.raises(LineEnded):
-                await second
+            wire.line.data_received(encode_answer(200, b"one"))  # in the same turn of the loop
+            assert (await wire.cell.answer(200, b"two")).body == b"2"
+            assert (await second).body == b"two"
+            assert first.cancelled()
+            assert not wire.ended
 
     run(main())
 
@@ -772,13 +781,242 @@ def test_a_call_cancelled_in_the_middle_of_its_answer_gives_none_of_it_to_the_ne
         async with open_wire() as wire:
             first, second = wire.call(body=b"1"), wire.call(body=b"2")
             await wire.cell.take()
-            answer = encode_answer(200, b"one")
             first.cancel()
-            wire.line.data_received(answer[:3])  # in the same turn of the loop
-            with contextlib.suppress(OSError):
-                await wire.cell.say(answer[3:])
+            wire.line.data_received(encode_answer(200, b"one")[:3])  # in the same turn of the loop
             with pytest.raises(LineEnded):
                 await second
+
+    run(main())
+
+
+# --- several together ---
+
+
+@contextlib.asynccontextmanager
+async def sent_together(
+    count: int, timeout_ms: int = AMPLE_MS
+) -> AsyncIterator[tuple[Wire, list[asyncio.Task[Answer]]]]:
+    """So many calls, numbered by their bodies, that the cell has been sent and has not read."""
+    async with open_wire() as wire:
+        opener = wire.call()
+        calls = [wire.call(timeout_ms, b"%d" % number) for number in range(count)]
+        await wire.cell.answer()
+        await opener
+        await until(wire.cell.has_call)
+        yield wire, calls
+
+
+async def how_it_ended(calls: list[asyncio.Task[Answer]]) -> list[object]:
+    """For each call the body of its answer, or the class of its error."""
+    ends = await asyncio.gather(*calls, return_exceptions=True)
+    return [end.body if isinstance(end, Answer) else type(end) for end in ends]
+
+
+def read_all(cell: FakeCell) -> list[bytes]:
+    """What was sent, by one system call."""
+    decoder = frames.Decoder(frames.TO_CELL)
+    data = cell.sock.recv(1 << 20)
+    return [frames.decode_call(payload)[3] for _, payload in decoder.feed(data)]
+
+
+def test_calls_that_wait_are_sent_together_and_answered_in_order(run: Run) -> None:
+    async def main() -> None:
+        async with sent_together(4) as (wire, calls):
+            assert read_all(wire.cell) == [b"0", b"1", b"2", b"3"]
+            for number in range(4):
+                await wire.cell.say(encode_answer(200, b"%d!" % number))
+            assert await how_it_ended(calls) == [b"0!", b"1!", b"2!", b"3!"]
+            assert not wire.ended
+
+    run(main())
+
+
+@pytest.mark.parametrize(("length", "most"), [(0, TOGETHER_MOST), (4000, 4), (60_000, 1)])
+def test_only_so_many_and_so_much(run: Run, length: int, most: int) -> None:
+    async def main() -> None:
+        async with open_wire() as wire:
+            calls = [wire.call(body=b"%d" % n + b" " * length) for n in range(2 * TOGETHER_MOST)]
+            await wire.cell.answer()
+            left = len(calls) - 1
+            while left:
+                await until(wire.cell.has_call)
+                sent = read_all(wire.cell)
+                assert len(sent) == min(most, left)
+                await wire.cell.say(encode_answer(200, b"{}") * len(sent))
+                left -= len(sent)
+            assert {(await call).status for call in calls} == {200}
+
+    run(main())
+
+
+def test_nothing_is_sent_while_an_answer_is_to_come(run: Run) -> None:
+    async def main() -> None:
+        async with sent_together(3) as (wire, calls):
+            assert len(read_all(wire.cell)) == 3
+            late = wire.call(body=b"late")
+            for number in range(3):
+                await turns()
+                assert not wire.cell.has_call()
+                await wire.cell.say(encode_answer(200, b"%d" % number))
+                await calls[number]
+            assert (await wire.cell.answer()).body == b"late"
+            await late
+
+    run(main())
+
+
+def test_after_a_slow_answer_they_go_one_at_a_time(run: Run) -> None:
+    async def main() -> None:
+        async with open_wire() as wire:
+            calls = [wire.call(body=b"%d" % number) for number in range(4)]
+            await wire.cell.take()
+            await asyncio.sleep(2 * line_module._QUICK_S)
+            await wire.cell.say(encode_answer(200, b"{}"))
+            await until(wire.cell.has_call)
+            assert read_all(wire.cell) == [b"1"]
+            await wire.cell.say(encode_answer(200, b"{}"))  # a quick one
+            await until(wire.cell.has_call)
+            assert read_all(wire.cell) == [b"2", b"3"]
+            await wire.cell.say(encode_answer(200, b"{}") * 2)
+            assert {(await call).status for call in calls} == {200}
+
+    run(main())
+
+
+def test_announced_calls_go_one_at_a_time(run: Run) -> None:
+    async def main() -> None:
+        async with open_wire() as wire:
+            calls = [wire.call(body=b"%d" % number, announce=True) for number in range(3)]
+            for number in range(3):
+                await until(wire.cell.has_call)
+                assert read_all(wire.cell) == [b"%d" % number]
+                await wire.cell.say(encode(Kind.STARTED) + encode_answer(200, b"{}"))
+            assert {(await call).status for call in calls} == {200}
+
+    run(main())
+
+
+def test_each_has_its_own_time_from_the_answer_before_it_on(run: Run) -> None:
+    async def main() -> None:
+        async with sent_together(3, 100) as (wire, calls):
+            for number in range(2):
+                await asyncio.sleep(0.1 + KILL_AFTER_S / 2)
+                await wire.cell.say(encode_answer(200, b"%d" % number))
+            began = time.monotonic()
+            with pytest.raises(CellTimeout):
+                await calls[2]
+            assert time.monotonic() - began >= 0.1 + KILL_AFTER_S - 0.05
+            assert await how_it_ended(calls[:2]) == [b"0", b"1"]
+
+    run(main())
+
+
+@pytest.mark.parametrize("answered", [0, 1, 3])
+def test_an_end_tells_of_each_whether_it_has_begun(run: Run, answered: int) -> None:
+    """The one in work is lost, and those behind it have not begun."""
+
+    async def main() -> None:
+        async with sent_together(4) as (wire, calls):
+            read_all(wire.cell)
+            await wire.cell.say(encode_answer(200, b"{}") * answered)
+            wire.cell.close()
+            expected = [*[b"{}"] * answered, CellLost, *[LineEnded] * (3 - answered)]
+            assert await how_it_ended(calls) == expected
+
+    run(main())
+
+
+def test_an_end_before_they_were_read_leaves_all_not_begun(run: Run) -> None:
+    async def main() -> None:
+        async with sent_together(4) as (wire, calls):
+            wire.cell.close()
+            assert await how_it_ended(calls) == [LineEnded] * 4
+
+    run(main())
+
+
+def test_an_end_after_the_time_of_the_first_leaves_the_others_not_begun(run: Run) -> None:
+    async def main() -> None:
+        async with sent_together(3, 50) as (wire, calls):
+            read_all(wire.cell)
+            await asyncio.sleep(0.05 + KILL_AFTER_S / 2)
+            wire.cell.close()
+            assert await how_it_ended(calls) == [CellTimeout, LineEnded, LineEnded]
+
+    run(main())
+
+
+@pytest.mark.parametrize("answered", [0, 2])
+def test_a_cell_that_retires_has_not_begun_those_without_an_answer(run: Run, answered: int) -> None:
+    async def main() -> None:
+        async with sent_together(4) as (wire, calls):
+            read_all(wire.cell)
+            await wire.cell.say(encode_answer(200, b"{}") * answered + encode(Kind.RETIRED))
+            expected = [*[b"{}"] * answered, *[LineEnded] * (4 - answered)]
+            assert await how_it_ended(calls) == expected
+
+    run(main())
+
+
+@pytest.mark.parametrize("said", [b"\xff" * 5, encode(Kind.STARTED), encode_answer(404, b"{}")])
+def test_behind_a_breach_none_is_said_not_to_have_begun(run: Run, said: bytes) -> None:
+    """Its answer may be on its way: it must not be run again elsewhere."""
+
+    async def main() -> None:
+        async with sent_together(3) as (wire, calls):
+            read_all(wire.cell)
+            await wire.cell.say(said)
+            assert await how_it_ended(calls) == [FrameError, CellLost, CellLost]
+
+    run(main())
+
+
+def test_behind_a_silent_one_none_is_said_not_to_have_begun(run: Run) -> None:
+    async def main() -> None:
+        async with sent_together(3, 50) as (wire, calls):
+            read_all(wire.cell)
+            assert await how_it_ended(calls) == [CellTimeout, CellLost, CellLost]
+            assert await wire.cell.sees_hang_up()
+
+    run(main())
+
+
+def test_on_a_line_that_is_closed_none_is_said_not_to_have_begun(run: Run) -> None:
+    async def main() -> None:
+        async with sent_together(3) as (wire, calls):
+            read_all(wire.cell)
+            waiting = wire.call()
+            await turns()
+            wire.line.close()
+            assert await how_it_ended([*calls, waiting]) == [*[CellLost] * 3, LineEnded]
+
+    run(main())
+
+
+@pytest.mark.parametrize("who", [0, 1, 2])
+def test_the_answer_to_one_that_was_cancelled_is_passed_over(run: Run, who: int) -> None:
+    async def main() -> None:
+        async with sent_together(3) as (wire, calls):
+            read_all(wire.cell)
+            calls[who].cancel()
+            await turns()
+            for number in range(3):
+                await wire.cell.say(encode_answer(200, b"%d" % number))
+            ends = await how_it_ended(calls)
+            assert ends.pop(who) is asyncio.CancelledError
+            assert ends == [b"%d" % number for number in range(3) if number != who]
+            assert not wire.ended
+
+    run(main())
+
+
+def test_one_that_was_cancelled_still_has_its_time(run: Run) -> None:
+    async def main() -> None:
+        async with sent_together(2, 50) as (wire, calls):
+            read_all(wire.cell)
+            calls[0].cancel()
+            assert await how_it_ended(calls) == [asyncio.CancelledError, CellLost]
+            assert await wire.cell.sees_hang_up()
 
     run(main())
 
