@@ -6,6 +6,7 @@ their data in the same folder. One that cannot take part raises AbsentError with
 
 import contextlib
 import json
+import resource
 import socket
 import subprocess
 import sys
@@ -91,6 +92,10 @@ class Peer:
             self._process = subprocess.Popen(
                 command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=file
             )
+        # sqld keeps several files open for each namespace, and would be out of them in mid-run.
+        with contextlib.suppress(PermissionError, ProcessLookupError):
+            most = int(Path("/proc/sys/fs/nr_open").read_text())
+            resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, (most, most))
 
         def is_ready() -> bool:
             assert self._process is not None
