@@ -14,6 +14,7 @@ never followed. The turn only says when to look, so the reaper's work follows wh
 what is alive. A database without a record does not exist, whatever folders are left of it.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -112,11 +113,25 @@ class Place:
             return
 
     def delete(self, instance: bytes) -> None:
-        """Remove what was moved aside, following no link (shutil.rmtree works by descriptors)."""
+        """Remove what was moved aside, following no link: everything is named by its folder."""
         trash = self._trash / instance.hex()
-        if trash.is_symlink() or not trash.is_dir():
+        try:
+            fd = os.open(trash, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return
+        except OSError:  # no folder, or a link (O_NOFOLLOW, open(2))
             trash.unlink(missing_ok=True)
-        else:
+            return
+        try:
+            for name in FILES:
+                with contextlib.suppress(OSError):
+                    os.unlink(name, dir_fd=fd)
+        finally:
+            os.close(fd)
+        try:
+            trash.rmdir()
+        except OSError:
+            # It has more than a database has, or it cannot be removed: this one says why.
             shutil.rmtree(trash)
 
     def forget(self, instance: bytes, second: int) -> None:

@@ -25,7 +25,7 @@ QUEUE_S = 5.0
 QUEUE_MOST = 128
 #: So many calls, and bytes, are sent together at most. The bytes must fit what the kernel keeps in
 #: one piece: a cell has then read all of them or none (Linux: unix_stream_sendmsg, 32 KiB).
-TOGETHER_MOST = 8
+TOGETHER_MOST = 16
 _TOGETHER_BYTES = 16_384
 #: A cell is quick that answered all that was last sent to it within this time.
 _QUICK_S = 0.01

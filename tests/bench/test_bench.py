@@ -16,6 +16,7 @@ from tests.bench.__main__ import main
 from tests.bench.bars import BARS
 from tests.bench.run import SHORT, Run
 from tests.bench.workloads import SQLD, WALKIN, WORKLOADS
+from tests.handles import ROOT
 
 _ALONE = ("create", "creation", "reopen", "cell", "beside_bombs", "healthz", "bombs")
 
@@ -58,3 +59,13 @@ def test_whatever_is_missing_is_said_with_its_reason(tmp_path: Path) -> None:
     verdicts = {bar.what: bar.verdict(_run(tmp_path)) for bar in BARS}
     assert "sqld is absent (its package is gone)" in verdicts["`SELECT 1`, 32 connections: to sqld"]
     assert verdicts["`SELECT 1`, 1 connection, p50: to sqld's"] == "**not met**: 3 errors"
+
+
+def test_the_readme_quotes_the_results_as_they_are() -> None:
+    page = (ROOT / "tests/bench/results/results.md").read_text()
+    quoted = (ROOT / "README.md").read_text().split("\n## How fast\n", 1)[1].split("\n## ", 1)[0]
+    rows = [line for line in quoted.splitlines() if line.startswith("|")]
+    assert len(rows) == len(BARS) + 2
+    assert all(row in page.splitlines() for row in rows)
+    (date,) = re.findall(r"^- date: (.+)$", page, re.MULTILINE)
+    assert f"`make bench` on {date}," in quoted
