@@ -3,24 +3,28 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve test fuzz soak bench lint lock clean
+.PHONY: serve test fuzz soak chaos bench lint lock clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/walkin serve
 
 # The second part judges no time but its own: side by side it takes half of it.
-SIDE_BY_SIDE := tests/soak tests/fuzz tests/bench
+SIDE_BY_SIDE := tests/soak tests/fuzz tests/bench tests/chaos tests/sandbox tests/walkin tests/reaper tests/deploy \
+    tests/live/test_corruption.py tests/live/test_disk.py tests/live/test_operator.py tests/live/test_reload.py
 test: lint
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE:%=--ignore=%)
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(SIDE_BY_SIDE)
 
 # Longer runs of what `make test` has a short form of: ten minutes of SQL and a share of it for each
-# other fuzzer; an hour of soak; twenty minutes of measuring beside sqld, rqlite and Datasette.
+# other fuzzer; an hour of soak; a thousand rounds of faults; twenty minutes of measuring beside sqld, rqlite and Datasette.
 fuzz: $(VENV)/.test
 	FUZZ_S=600 $(BIN)/python -m pytest tests/fuzz -s
 
 soak: $(VENV)/.test
 	SOAK_S=3600 $(BIN)/python -m pytest tests/soak -s
+
+chaos: $(VENV)/.test
+	$(BIN)/python -m tests.chaos
 
 bench: $(VENV)/.test
 	$(BIN)/python -m tests.bench

@@ -8,16 +8,23 @@ Runs in: the reaper.
     4. record and turn are dropped, in this order              (the turn last: it brings us back)
 """
 
+import time
+
 from sandbox.client import BlockingClient
 from sandbox.place import Place
 
+#: How often the zygote hears of a sweep that takes long.
+_TELL_S = 1.0
+
 
 class Removal:
-    """The steps above, for one place and one zygote."""
+    """The steps above, for one place and one zygote, which is told how many have been removed."""
 
     def __init__(self, place: Place, zygote: BlockingClient) -> None:
         self._place = place
         self._zygote = zygote
+        self._untold = 0
+        self._told_at = 0.0
 
     def remove(self, instance: bytes, second: int) -> None:
         """Remove a database that expired at `second`. Raises ZygoteGone, OSError: try again."""
@@ -25,3 +32,12 @@ class Removal:
         self._place.move_aside(instance)
         self._place.delete(instance)
         self._place.forget(instance, second)
+        self._untold += 1
+        if time.monotonic() - self._told_at > _TELL_S:
+            self.tell()
+
+    def tell(self) -> None:
+        """Say that the reaper is at work. Raises ZygoteGone."""
+        self._told_at = time.monotonic()
+        self._zygote.tell_reaped(self._untold)
+        self._untold = 0

@@ -13,7 +13,7 @@ from sandbox.settings import User
 #: Seconds between two sweeps: well below the 5 s within which an expired database is gone.
 SWEEP_S = 0.5
 
-_NEEDED = ("data_dir", "cell_user")
+_NEEDED = ("data_dir", "cell_user", "log_format")
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Settings:
 
     data_dir: Path
     cell_user: User
+    log_format: str
 
 
 def from_environ(environ: Mapping[str, str]) -> Settings:

@@ -16,10 +16,11 @@ from pathlib import Path
 
 from setproctitle import setproctitle
 
-from sandbox import jail, settings
+from sandbox import jail, logs, settings
 from sandbox.control import Op
 from sandbox.engine import blank_database
 from sandbox.errors import NodeBusy, WallError
+from sandbox.notify import Notifier
 from sandbox.place import Place
 from sandbox.zygote import Zygote
 
@@ -32,7 +33,6 @@ EXIT_AGAIN = 1
 
 def main() -> int:
     """Be the zygote; return its exit status."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     parser = argparse.ArgumentParser(prog="python -m sandbox", description=__doc__)
     parser.add_argument("--listen-fd", type=int, default=3)
     listen_fd = parser.parse_args().listen_fd
@@ -47,21 +47,15 @@ def main() -> int:
     except WallError as error:
         print(f"walkin cannot start: {error}", file=sys.stderr)
         return EXIT_WALLS
+    logs.begin(chosen.log_format, logging.WARNING)
     os.umask(0o077)
     # Local time is UTC in every cell, without a file to read for it.
     os.environ["TZ"] = "UTC0"
     time.tzset()
     place = Place(chosen.data_dir)
     starter = os.geteuid()
-    place.prepare(chosen.cell_user.uid, chosen.cell_user.gid)
-    chosen.cell_user.become()
-    if not os.access(place.cells, os.R_OK | os.W_OK | os.X_OK):
-        print(
-            f"walkin cannot start: user {chosen.cell_user.uid}, which runs the cells, cannot reach "
-            f"{place.cells}; choose another data folder or another cell user",
-            file=sys.stderr,
-        )
-        return EXIT_SETTINGS
+    if status := _settle(place, chosen):
+        return status
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     database = blank_database()
@@ -70,17 +64,20 @@ def main() -> int:
         # Landlock below ABI 8 binds only the thread that asks, and fork copies only one.
         print(f"walkin cannot start: the zygote has {threads} threads", file=sys.stderr)
         return EXIT_WALLS
-    front, reaper = frozenset({starter}), frozenset({starter, os.geteuid()})
+    front = frozenset({chosen.front_user.uid if chosen.front_user else starter})
+    reaper = front | {chosen.reaper_user.uid if chosen.reaper_user else os.geteuid()}
     askers = {
         Op.CREATE: front,
         Op.OPEN: front,
         Op.TOUCH: front,
         Op.KILL: reaper,
         Op.STATUS: reaper,
+        Op.REAPED: reaper,
     }
     listener = socket.socket(fileno=listen_fd)
     os.set_inheritable(listen_fd, False)
-    zygote = Zygote(listener, place, chosen, walls, database, askers)
+    notifier = Notifier(os.environ)
+    zygote = Zygote(listener, place, chosen, walls, database, askers, notifier.alive)
     # What is here now lives as long as we do: keep the collector from touching shared pages.
     gc.collect()
     gc.freeze()
@@ -89,8 +86,32 @@ def main() -> int:
     except (WallError, NodeBusy, OSError) as error:
         print(f"walkin cannot start: {error}", file=sys.stderr)
         return EXIT_WALLS if isinstance(error, WallError) else EXIT_AGAIN
+    notifier.ready()
     zygote.serve()
+    notifier.stopping()
     return 0
+
+
+def _settle(place: Place, chosen: settings.Settings) -> int:
+    """Make the folders and become the cells' user; return 0, or why that cannot be as a status."""
+    try:
+        place.prepare(chosen.cell_user.uid, chosen.cell_user.gid)
+        is_read_only = os.statvfs(place.cells).f_flag & os.ST_RDONLY
+    except OSError as error:
+        print(f"walkin cannot start: {error}", file=sys.stderr)
+        return EXIT_AGAIN
+    chosen.cell_user.become()
+    if os.access(place.cells, os.R_OK | os.W_OK | os.X_OK):
+        return 0
+    if is_read_only:
+        print(f"walkin cannot start: {place.cells} is on a read-only disk", file=sys.stderr)
+        return EXIT_AGAIN
+    print(
+        f"walkin cannot start: user {chosen.cell_user.uid}, which runs the cells, cannot reach "
+        f"{place.cells}; choose another data folder or another cell user",
+        file=sys.stderr,
+    )
+    return EXIT_SETTINGS
 
 
 if __name__ == "__main__":

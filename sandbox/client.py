@@ -17,6 +17,10 @@ from sandbox import control, descriptors
 from sandbox.control import Op, Outcome, Reply
 from sandbox.errors import ControlError, InstanceMissing, NodeBusy, ZygoteGone
 
+#: So many questions wait for the zygote at most: a second's work for it. Whoever comes on top is
+#: better told at once than after a time in which nothing could become of his question.
+MOST_WAITING = 256
+
 
 class BlockingClient:
     """One control connection, one question at a time."""
@@ -31,6 +35,14 @@ class BlockingClient:
         """Return when the database has no cell any more. Raises ZygoteGone."""
         self._ask(Op.KILL, instance)
 
+    def tell_reaped(self, count: int) -> None:
+        """Say that the reaper is alive and how many databases it removed. Raises ZygoteGone."""
+        try:
+            self._connected().send(control.encode_request(Op.REAPED, 0, expires=count))
+        except OSError as cause:
+            self.close()
+            raise ZygoteGone(f"REAPED: {cause}") from cause
+
     def ask_status(self) -> dict[str, Any]:
         """Return what the zygote says of itself: walls, cells, limits. Raises ZygoteGone."""
         status: dict[str, Any] = json.loads(self._ask(Op.STATUS, bytes(control.ID_BYTES)).text)
@@ -39,11 +51,9 @@ class BlockingClient:
     def _ask(self, op: Op, instance: bytes) -> Reply:
         number = next(self._numbers) & 0xFFFFFFFF
         try:
-            if self._sock is None:
-                self._sock = control.connect(self._run_dir)
-                self._sock.settimeout(self._timeout_s)
-            self._sock.send(control.encode_request(op, number, instance))
-            packet = self._sock.recv(control.MAX_PACKET)
+            sock = self._connected()
+            sock.send(control.encode_request(op, number, instance))
+            packet = sock.recv(control.MAX_PACKET)
             reply = control.decode_reply(packet)
         except (OSError, ControlError) as cause:
             self.close()
@@ -52,6 +62,12 @@ class BlockingClient:
             self.close()
             raise ZygoteGone(f"{op.name} answered with {reply.outcome.name}")
         return reply
+
+    def _connected(self) -> socket.socket:
+        if self._sock is None:
+            self._sock = control.connect(self._run_dir)
+            self._sock.settimeout(self._timeout_s)
+        return self._sock
 
     def close(self) -> None:
         """Drop the connection; the next question makes a new one."""
@@ -114,6 +130,8 @@ class AsyncClient:
         self._drop()
 
     async def _ask_line(self, op: Op, instance: bytes, expires: int) -> Opened:
+        if len(self._waiting) >= MOST_WAITING:
+            raise NodeBusy("too many questions wait for the zygote")
         reply, fd = await self._ask(op, instance, expires)
         if reply.outcome is Outcome.DONE and fd is not None:
             return Opened(descriptors.stream(fd), reply.expires, reply.cell)

@@ -4,8 +4,8 @@ Runs in: zygote, front desk, reaper; standard library only. Pure functions on by
 
 A request is an operation, a number chosen by the asker and an instance id. A reply repeats the
 number; a DONE reply to CREATE or OPEN carries the database's line as a descriptor (SCM_RIGHTS).
-TOUCH has no reply. The listening socket is kept by whoever starts the zygote, so that it outlives
-a zygote that died and callers merely wait in its queue.
+TOUCH and REAPED have no reply. The listening socket is kept by whoever starts the zygote, so that
+it outlives a zygote that died and callers merely wait in its queue.
 """
 
 import os
@@ -36,6 +36,7 @@ class Op(IntEnum):
     KILL = 3
     TOUCH = 4
     STATUS = 5
+    REAPED = 6
 
 
 class Outcome(IntEnum):
@@ -53,7 +54,8 @@ class Request(NamedTuple):
     `expires` (Unix seconds) is for CREATE. `cell` is for KILL: the number of the cell that is
     meant, so that its successor is not; 0 means whichever there is. `until` (milliseconds of
     CLOCK_MONOTONIC, which all processes of a machine share) is when the asker stops waiting: a
-    database made after that would be nobody's. 0 means never.
+    database made after that would be nobody's. 0 means never. `expires` of REAPED is how many
+    databases were removed since the reaper last said so.
     """
 
     op: Op

@@ -19,6 +19,8 @@ _RULES = {getattr(apsw, name): rule for name, rule in policy.RULES.items()}
 _VACUUM_RULES = {getattr(apsw, name): rule for name, rule in policy.VACUUM_RULES.items()}
 #: A write that the file size limit stopped, not the page cap.
 _DISK_FULL = (apsw.SQLITE_IOERR_WRITE, apsw.SQLITE_IOERR_TRUNCATE)
+#: A file that somebody else has written to or cut off; all of it was there before the cell.
+_DAMAGED = (apsw.NotADBError, apsw.CorruptError, apsw.CantOpenError)
 _COUNTED = frozenset({"INSERT", "REPLACE", "UPDATE", "DELETE", "WITH"})
 
 
@@ -60,9 +62,21 @@ class Engine:
         self._rules = _RULES
         self._left_behind = False
         apsw.hard_heap_limit(policy.HEAP_BYTES)
+        #: What every call is told where the file is no database any more.
+        self._damage: Refusal | None = None
         self._open()
 
     def _open(self) -> None:
+        self._left_behind = False
+        try:
+            self._connection = self._connect()
+        except _DAMAGED as error:
+            words = str(error) or "file is not a database"
+            self._damage = Refusal("sql_error", words, sqlite_code=_code_name(error))
+
+    def _connect(self) -> apsw.Connection:
+        if not Path(self._file).stat().st_size:  # it never was empty
+            raise apsw.exception_for(apsw.SQLITE_NOTADB)
         connection = apsw.Connection(self._file, flags=apsw.SQLITE_OPEN_READWRITE)
         for switch, on in policy.SWITCHES.items():
             connection.config(getattr(apsw, f"SQLITE_DBCONFIG_{switch}"), on)
@@ -72,11 +86,12 @@ class Engine:
             connection.limit(getattr(apsw, f"SQLITE_LIMIT_{limit}"), value)
         connection.set_authorizer(self._authorize)
         connection.set_progress_handler(self._is_late, policy.PROGRESS_STEPS)
-        self._connection = connection
-        self._left_behind = False
+        return connection
 
     def close(self) -> None:
         """Fold the WAL into the file, empty it (the jail keeps it from being removed), close."""
+        if self._damage:
+            return
         # An R-Tree may leave a read open behind an error. What is not folded in now is by the next.
         with contextlib.suppress(apsw.Error):
             self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
@@ -88,6 +103,8 @@ class Engine:
         `deadline` is in seconds of time.monotonic(). Statements before one that fails stay done
         unless the call had opened a transaction.
         """
+        if self._damage:
+            raise self._damage
         keyword = blocklist.forbidden(sql)
         if keyword:
             raise Refusal("forbidden_keyword", keyword)

@@ -12,7 +12,7 @@ import selectors
 import signal
 import socket
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 
 from sandbox import birth, leash
@@ -79,8 +79,8 @@ class Nursery:
         self._numbers = itertools.count(1)
         #: Cells with a database, least recently used first.
         self.live: OrderedDict[bytes, Cell] = OrderedDict()
-        #: Cells that ended in another way than on our word.
-        self.deaths = 0
+        #: Cells that ended in another way than on our word: by signal name, or "exit".
+        self.deaths: Counter[str] = Counter()
 
     @property
     def blank_count(self) -> int:
@@ -259,12 +259,12 @@ class Nursery:
         # The status only names the cause in the log: a hostile cell picks its own.
         ours = cell.killed and os.WTERMSIG(status) == signal.SIGKILL
         if os.WIFSIGNALED(status) and not ours:
-            self.deaths += 1
             number = signal.Signals(os.WTERMSIG(status))
+            self.deaths[number.name] += 1
             what = _CAUSES.get(number, "not on our word")
             log.warning("%s died of %s: %s", cell, number.name, what)
         elif os.WIFEXITED(status) and os.WEXITSTATUS(status):
-            self.deaths += 1
+            self.deaths["exit"] += 1
             log.warning("%s failed", cell)
         for act in cell.then:
             act()

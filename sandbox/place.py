@@ -91,8 +91,11 @@ class Place:
         """Return every second up to `now` that has turns, earliest first.
 
         Costs one listing of the seconds in use: at most as many as a lifetime has, however many
-        databases there are. Names that are not ours are passed over.
+        databases there are. Names that are not ours are passed over; before the first start there
+        are none.
         """
+        if not self._due.is_dir():
+            return []
         names = (entry.name for entry in self._due.iterdir())
         seconds = (int(name) for name in names if _SECOND.fullmatch(name))
         return sorted(second for second in seconds if second <= now)

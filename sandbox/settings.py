@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sandbox.logs import FORMS
+
 PREFIX = "WALKIN_"
 
 #: Digits looked at: int() refuses text of thousands, and no bound here is as long as this.
@@ -77,6 +79,17 @@ def whole(least: int, most: int) -> Callable[[str], int]:
     return parse
 
 
+def one_of(*words: str) -> Callable[[str], str]:
+    """Return a parser for one of a few words."""
+
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"must be {' or '.join(words)}")
+        return text
+
+    return parse
+
+
 def path(text: str) -> Path:
     """Return an absolute path."""
     if not text or "\0" in text:
@@ -124,6 +137,11 @@ def user(text: str) -> User:
     return found
 
 
+def another_user(text: str) -> User | None:
+    """Return a user who runs a program of ours that we did not start, None if there is none."""
+    return _look_up(text) if text else None
+
+
 def _look_up(text: str) -> User:
     try:
         if text.isascii() and text.isdigit():
@@ -141,9 +159,12 @@ def _look_up(text: str) -> User:
 ROWS = (
     Row("data_dir", "./data", path, "instances, the control socket and the generated token key"),
     Row("cell_user", "", user, "user of zygote, cells and reaper when started as root (`nobody`)"),
+    Row("front_user", "", another_user, "user of the front desk, where each program has its own"),
+    Row("reaper_user", "", another_user, "user of the reaper, where each program has its own"),
     Row("max_live_cells", "", cells_by_memory, "live worker processes at once (by memory)"),
     Row("blank_cells", "8", whole(0, 256), "workers kept ready for the next database"),
     Row("cell_idle_s", "30", whole(1, 86_400), "an unused worker is given up after this time"),
+    Row("log_format", "text", one_of(*FORMS), "form of the log's lines: `text` or `json`"),
 )
 
 
@@ -153,9 +174,12 @@ class Settings:
 
     data_dir: Path
     cell_user: User
+    front_user: User | None
+    reaper_user: User | None
     max_live_cells: int
     blank_cells: int
     cell_idle_s: int
+    log_format: str
 
 
 def from_environ(environ: Mapping[str, str]) -> Settings:

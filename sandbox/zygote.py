@@ -64,6 +64,7 @@ class Zygote:
         walls: Walls,
         database: bytes,
         askers: dict[Op, frozenset[int]],
+        say_alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._listener = listener
         self._place = place
@@ -73,7 +74,10 @@ class Zygote:
         self._most_live = settings.max_live_cells
         self._walls: dict[str, Any] = {"landlock_abi": walls.landlock_abi}
         self._askers = askers
+        self._say_alive = say_alive
         self._parent = os.getppid()
+        self._reaped = 0
+        self._reaper_spoke: float | None = None
         self._selector = selectors.DefaultSelector()
         self._nursery = Nursery(place, settings, walls, database, self._selector)
         self._waiting: list[Waiting] = []
@@ -84,6 +88,7 @@ class Zygote:
             Op.OPEN: self._answer_open,
             Op.KILL: self._answer_kill,
             Op.STATUS: self._answer_status,
+            Op.REAPED: self._note_reaped,
         }
 
     def prove_walls(self) -> None:
@@ -239,14 +244,23 @@ class Zygote:
         cell.then.append(lambda: self._reply(asker, request, Outcome.DONE))
         self._nursery.kill(cell)
 
+    def _note_reaped(self, _: Asker, request: Request) -> None:
+        self._reaped += request.expires
+        self._reaper_spoke = time.monotonic()
+
     def _answer_status(self, asker: Asker, request: Request) -> None:
+        spoke = self._reaper_spoke
         status = {
             "walls": self._walls,
             "instances": self._census.count(time.time()),
             "live_cells": len(self._nursery.live),
             "blank_cells": self._nursery.blank_count,
             "max_live_cells": self._most_live,
-            "cell_deaths": self._nursery.deaths,
+            "waiting": len(self._waiting),
+            "cell_deaths": self._nursery.deaths.total(),
+            "deaths_by_cause": self._nursery.deaths,
+            "reaped": self._reaped,
+            "reaper_silent_s": None if spoke is None else time.monotonic() - spoke,
             "versions": self._versions,
         }
         self._reply(asker, request, Outcome.DONE, text=json.dumps(status).encode())
@@ -278,6 +292,7 @@ class Zygote:
 
     def _tick(self) -> None:
         now = time.monotonic()
+        self._say_alive()
         if os.getppid() != self._parent:
             log.warning("the process that started the zygote is gone")
             self._stopping = True

@@ -16,11 +16,14 @@ import sys
 import uvicorn
 from setproctitle import setproctitle
 
+from sandbox import logs
 from sandbox.settings import SettingsError
 from walkin import keys, settings
 from walkin.app import build
 from walkin.connection import Connection
 from walkin.crowd import Crowd, most_connections
+from walkin.ledger import Ledger
+from walkin.tokens import Seal
 
 log = logging.getLogger("walkin.front")
 
@@ -35,14 +38,12 @@ _SEND_BYTES = 32_768
 
 def main() -> int:
     """Be a front desk; return its exit status."""
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO
-    )
     # uvicorn warns of each request that is not HTTP: anybody could fill the log.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     parser = argparse.ArgumentParser(prog="python -m walkin", description=__doc__)
     parser.add_argument("--listen-fd", type=int, default=3)
-    listen_fd = parser.parse_args().listen_fd
+    parser.add_argument("--metrics-fd", type=int, help="a listening socket for GET /metrics")
+    given = parser.parse_args()
     setproctitle("walkin: front desk")
     try:
         chosen = settings.from_environ(os.environ)
@@ -54,22 +55,30 @@ def main() -> int:
     except keys.KeysError as error:
         print(error, file=sys.stderr)
         return EXIT_SETTINGS
+    writer = logs.begin(chosen.log_format, logging.INFO)
     _hide_memory()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     most = most_connections(chosen.max_connections, hard, chosen.max_live_cells)
-    listener = socket.socket(fileno=listen_fd)
+    listener = socket.socket(fileno=given.listen_fd)
+    sockets = [listener]
+    metrics_port = 0
+    if given.metrics_fd is not None:
+        sockets.append(socket.socket(fileno=given.metrics_fd))
+        metrics_port = sockets[-1].getsockname()[1]
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
     if most < chosen.max_connections:
         log.warning("at most %d connections: there are only %d descriptors", most, hard)
+    crowd = Crowd(most)
+    ledger = Ledger(writer if chosen.log_calls == "yes" else None, chosen.log_format)
     server = uvicorn.Server(
         uvicorn.Config(
-            build(chosen, token_keys),
+            build(chosen, Seal(token_keys), ledger, crowd, metrics_port),
             loop="uvloop",
             # A class is asked for and only ever called.
             http=functools.partial(  # type: ignore[arg-type]
-                Connection, crowd=Crowd(most), trusted=chosen.trusted_proxies
+                Connection, crowd=crowd, ledger=ledger, trusted=chosen.trusted_proxies
             ),
             ws="none",
             lifespan="on",
@@ -81,7 +90,7 @@ def main() -> int:
             timeout_graceful_shutdown=chosen.drain_s,
         )
     )
-    server.run(sockets=[listener])
+    server.run(sockets=sockets)
     return 0 if server.started else 1
 
 

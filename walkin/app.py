@@ -4,6 +4,7 @@ Runs in: front desk.
 """
 
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,17 +18,24 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sandbox.client import AsyncClient
+from sandbox.notify import Notifier
 from sandbox.place import Place
+from walkin import keys
 from walkin.bodies import ClientDisconnect
+from walkin.crowd import Crowd
 from walkin.endpoints import Desk
-from walkin.envelope import REQUEST_ID, Envelope
+from walkin.envelope import CALL, Envelope
 from walkin.errors import Refused
+from walkin.ledger import Ledger
+from walkin.metrics import Metrics, SideDoor
 from walkin.reply import Reply, refusal
-from walkin.settings import Secret, Settings
+from walkin.settings import Settings
 from walkin.status import Status
 from walkin.switchboard import Switchboard
 from walkin.throttle import Throttle
 from walkin.tokens import Seal
+
+log = logging.getLogger("walkin.front")
 
 #: What an endpoint is.
 Act = Callable[[Request], Awaitable[Response]]
@@ -37,14 +45,22 @@ _ZYGOTE_PATIENCE_S = 3.0
 _TICK_S = 1.0
 
 
-def build(settings: Settings, keys: tuple[Secret, ...]) -> ASGIApp:
-    """Return the ASGI application."""
+def build(
+    settings: Settings,
+    seal: Seal,
+    ledger: Ledger,
+    crowd: Crowd,
+    metrics_port: int = 0,
+) -> ASGIApp:
+    """Return the ASGI application; what comes in by `metrics_port` gets the metrics alone."""
     zygote = AsyncClient(Place(settings.data_dir).run, _ZYGOTE_PATIENCE_S)
     switchboard = Switchboard(zygote, settings)
-    desk = Desk(settings, Seal(keys), Throttle(settings), switchboard, Status(zygote))
+    status = Status(zygote)
+    desk = Desk(settings, seal, Throttle(settings), switchboard, status, ledger)
     operations: dict[str, tuple[str, Act]] = {
         "/sql": ("POST", desk.run_sql),
         "/healthz": ("GET", desk.health),
+        "/readyz": ("GET", desk.ready),
         "/status": ("GET", desk.status),
         "/openapi.json": ("GET", desk.openapi),
     }
@@ -73,10 +89,16 @@ def build(settings: Settings, keys: tuple[Secret, ...]) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        ticking = asyncio.create_task(_tick(switchboard))
+        notifier = Notifier(os.environ)
+        ticking = asyncio.create_task(_tick(switchboard, notifier))
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, _change_keys, seal, settings)
+        notifier.ready()
         yield
+        notifier.stopping()
         ticking.cancel()
         switchboard.close()
+        ledger.flush()
 
     app = Starlette(
         routes=routes,
@@ -90,13 +112,18 @@ def build(settings: Settings, keys: tuple[Secret, ...]) -> ASGIApp:
     )
     # A path is known or it is not: nobody is sent from /sql/ to /sql.
     app.router.redirect_slashes = False
-    return Envelope(
-        _Straight(app, {(path, method): act for path, (method, act) in operations.items()})
-    )
+    acts = {(path, method): act for path, (method, act) in operations.items()}
+    front = Envelope(_Straight(app, acts), ledger, frozenset(operations))
+    if not metrics_port:
+        return front
+    metrics = Metrics(ledger, crowd, switchboard, status, settings.data_dir)
+    return SideDoor(front, metrics, metrics_port)
 
 
 def _refuse(refused: Refused, request: Request) -> Reply:
-    return refusal(refused, request.scope[REQUEST_ID].hex())
+    call = request.scope[CALL]
+    call.code = refused.row.name
+    return refusal(refused, call.request_id.hex())
 
 
 class _Straight:
@@ -124,10 +151,22 @@ class _Straight:
         await response(scope, receive, send)
 
 
-async def _tick(switchboard: Switchboard) -> None:
+def _change_keys(seal: Seal, settings: Settings) -> None:
+    """Read the keys' file again; one that cannot be read leaves the keys as they are."""
+    try:
+        found = keys.load(settings)
+    except keys.KeysError as cause:
+        log.error("the token keys stay as they are: %s", cause)
+        return
+    seal.change_keys(found)
+    log.info("%d token keys are in use", len(found))
+
+
+async def _tick(switchboard: Switchboard, notifier: Notifier) -> None:
     """Once a second: tell the zygote what was used; stop when whoever started us is gone."""
     parent = os.getppid()
     while True:
+        notifier.alive()
         await asyncio.sleep(_TICK_S)
         switchboard.tell_used()
         if os.getppid() != parent:

@@ -10,6 +10,7 @@ from importlib.metadata import version
 
 import click
 
+from sandbox import logs
 from sandbox.settings import PREFIX, SettingsError
 from walkin import settings
 from walkin.serve import StartError, run
@@ -39,7 +40,6 @@ def serve(**flags: str | None) -> None:
 
     Secrets are read from the environment only: everyone on a machine can see a command line.
     """
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     chosen = {PREFIX + name.upper(): text for name, text in flags.items() if text}
     environ = {**os.environ, **chosen}
     for name in settings.unknown(environ):
@@ -50,6 +50,7 @@ def serve(**flags: str | None) -> None:
         for mistake in error.mistakes:
             click.echo(mistake, err=True)
         sys.exit(EXIT_SETTINGS)
+    logs.begin(values.log_format, logging.INFO)
     try:
         sys.exit(run(values, environ))
     except StartError as error:

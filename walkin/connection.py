@@ -24,6 +24,7 @@ from walkin.addresses import connection_key
 from walkin.crowd import Crowd
 from walkin.envelope import HEADERS
 from walkin.errors import Refused, busy
+from walkin.ledger import Call, Ledger
 from walkin.patience import Patience
 from walkin.pen import with_pen
 from walkin.reply import refusal
@@ -42,6 +43,9 @@ _MAX_REST_BYTES = 1 << 20
 #: So much is parsed at a time. What comes behind a whole request waits unparsed for its turn: a
 #: parsed request takes a hundred times the memory of the 18 bytes it can be written with.
 _PIECE_BYTES = 512
+
+#: How long an idle connection stays when the server stops, for what its caller may be sending.
+_LAST_CALL_S = 0.5
 
 #: An offer to change protocols, under a name of the same length that nobody knows.
 _OFFER = re.compile(rb"\r\nUpgrade(?=:)", re.IGNORECASE)
@@ -76,14 +80,22 @@ class Connection(HttpToolsProtocol):
     #: What cannot be said before the answers to earlier requests have been.
     _last_word: Refused | None = None
     _running: RequestResponseCycle | None = None
+    #: The server stops: the next answer is the last.
+    _is_last = False
     flow: _Flow
     _patience: Patience | None = None
 
     def __init__(
-        self, *args: Any, crowd: Crowd, trusted: tuple[Network, ...] = (), **kwargs: Any
+        self,
+        *args: Any,
+        crowd: Crowd,
+        ledger: Ledger,
+        trusted: tuple[Network, ...] = (),
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self._crowd = crowd
+        self._ledger = ledger
         self._trusted = trusted
         self._codings = []
 
@@ -115,6 +127,22 @@ class Connection(HttpToolsProtocol):
         self._has_said_all = True
         in_work = self.cycle is not None and not self.cycle.response_complete
         return bool(self._held) or (in_work and not self.cycle.more_body)
+
+    def shutdown(self) -> None:
+        """Let the next answer be the last (the server stops).
+
+        Whoever keeps a connection may be sending at this moment, and would lose that call if it
+        were closed at once; he has a moment to be told with an answer.
+        """
+        self._is_last = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+        else:
+            asyncio.get_running_loop().call_later(_LAST_CALL_S, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
 
     def leave(self) -> None:
         """Make room for another: close."""
@@ -221,6 +249,8 @@ class Connection(HttpToolsProtocol):
             raise self._refusal("an offer to change protocols")
         self._check_head()
         super().on_headers_complete()
+        if self._is_last:
+            self.cycle.keep_alive = False
         if not self.pipeline:
             self._running = self.cycle
 
@@ -309,9 +339,11 @@ class Connection(HttpToolsProtocol):
         self.flow.pause_reading()
 
     def _hang_up(self, refused: Refused) -> None:
-        request_id = os.urandom(16).hex()
-        reply = refusal(refused, request_id)
-        own = ((b"x-request-id", request_id.encode()), (b"connection", b"close"))
+        call = Call(os.urandom(16), "none")
+        reply = refusal(refused, call.request_id.hex())
+        call.status, call.code, call.sent = reply.status_code, refused.row.name, len(reply.body)
+        self._ledger.note(call)
+        own = ((b"x-request-id", call.request_id.hex().encode()), (b"connection", b"close"))
         fields = [b"%b: %b\r\n" % field for field in (*HEADERS, *own, *reply.raw_headers)]
         self.transport.write(
             b"".join([STATUS_LINE[reply.status_code], *fields, b"\r\n", reply.body])

@@ -7,16 +7,19 @@ import asyncio
 import itertools
 import logging
 import os
+from collections.abc import Container
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from walkin.errors import Refused
+from walkin.ledger import Call, Ledger
 from walkin.reply import refusal
 
 log = logging.getLogger("walkin.front")
 
 REQUEST_ID = "walkin.request_id"
+CALL = "walkin.call"
 
 HEADERS = (
     (b"access-control-allow-origin", b"*"),
@@ -33,10 +36,12 @@ HEADERS = (
 
 
 class Envelope:
-    """Gives each request an id, each answer its headers, and a fault of ours a plain 500."""
+    """Gives requests an id and a place in the ledger, answers their headers, and faults a 500."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, ledger: Ledger, paths: Container[str]) -> None:
         self._app = app
+        self._ledger = ledger
+        self._paths = paths
         # An id is nobody's secret. It is never given twice: half of it is this process' own, and
         # the other half is counted.
         self._mine = os.urandom(8)
@@ -48,11 +53,20 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         request_id = scope[REQUEST_ID] = self._mine + next(self._numbers).to_bytes(8)
-        answer = _Answer(request_id.hex(), send)
+        path = scope["path"]
+        call = scope[CALL] = Call(request_id, path if path in self._paths else "other")
+        answer = _Answer(call, send)
+        try:
+            await self._serve(scope, receive, answer)
+        finally:
+            self._ledger.note(call)
+
+    async def _serve(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        about = {"request_id": answer.request_id}
         try:
             await self._app(scope, receive, answer.send)
         except ClientDisconnect:
-            log.info("request %s: the caller is gone", request_id.hex())
+            log.info("the caller is gone", extra=about)
         except asyncio.CancelledError:
             # The drain is over and this call is not: it ends here. It may have begun its work, so
             # nobody is invited to send it again.
@@ -62,10 +76,10 @@ class Envelope:
         except Exception as fault:
             if answer.gone and isinstance(fault, RuntimeError):
                 # Starlette has an answer for a caller that is gone, and fails to send it.
-                log.info("request %s: the caller is gone", request_id.hex())
+                log.info("the caller is gone", extra=about)
                 return
             # Starlette raises a fault once more after its handler (app.py) has answered it.
-            log.exception("request %s failed", request_id.hex())
+            log.exception("a request failed", extra=about)
             if not answer.begun:
                 await answer.refuse(Refused("internal"))
             elif not answer.ended:
@@ -75,8 +89,9 @@ class Envelope:
 class _Answer:
     """One answer on its way out, in its envelope."""
 
-    def __init__(self, request_id: str, send: Send) -> None:
-        self._request_id = request_id
+    def __init__(self, call: Call, send: Send) -> None:
+        self.request_id = call.request_id.hex()
+        self._call = call
         self._send = send
         self.begun = False
         self.ended = False
@@ -86,10 +101,12 @@ class _Answer:
         """Send a part of the answer. Raises ClientDisconnect when nobody takes it any more."""
         if message["type"] == "http.response.start":
             self.begun = True
-            own = (*HEADERS, (b"x-request-id", self._request_id.encode()))
+            own = (*HEADERS, (b"x-request-id", self.request_id.encode()))
             message["headers"] = [*message["headers"], *own]
-        elif not message.get("more_body"):
-            self.ended = True
+            self._call.status = message["status"]
+        else:
+            self.ended = not message.get("more_body")
+            self._call.sent += len(message.get("body", b""))
         try:
             await self._send(message)
         except (RuntimeError, OSError) as cause:
@@ -98,7 +115,8 @@ class _Answer:
 
     async def refuse(self, refused: Refused) -> None:
         """Send a whole error answer."""
-        reply = refusal(refused, self._request_id)
+        self._call.code = refused.row.name
+        reply = refusal(refused, self.request_id)
         await reply({}, _nothing, self.send)
 
 

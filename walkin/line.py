@@ -97,6 +97,11 @@ class Line(asyncio.Protocol):
         self._clock: asyncio.TimerHandle | None = None
         self.ended = False
 
+    @property
+    def queued(self) -> int:
+        """Calls that wait for an earlier one to end."""
+        return len(self._queue)
+
     async def call(
         self, body: bytes, request_id: bytes, timeout_ms: int, *, announce: bool
     ) -> Answer:

@@ -6,108 +6,45 @@ need: the token keys are not theirs.
 """
 
 import asyncio
-import contextlib
 import fcntl
 import logging
 import os
 import signal
 import socket
-import sys
-import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from setproctitle import setproctitle
 
 from sandbox import control
 from sandbox.client import AsyncClient
 from sandbox.errors import ZygoteGone
+from sandbox.notify import Notifier
 from sandbox.place import Place
 from sandbox.settings import ROWS as SANDBOX_ROWS
 from walkin import keys
+from walkin.program import Ear, Program
 from walkin.settings import ROWS, Settings
 
 log = logging.getLogger("walkin.serve")
 
 #: What a program needs of the starter's environment besides its own settings.
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONWARNINGS")
-#: A child that ends with one of these would only do so again (wrong settings, missing wall).
-_FATAL = (2, 3)
 _START_S = 20.0
 _STOP_S = 6.0
-_LONG_LIFE_S = 5.0
-_MOST_REST_S = 1.0
 
 
 class StartError(Exception):
     """Raised when the service cannot be started, with the reason."""
 
 
-class Program:
-    """One child: started, restarted when it dies, stopped."""
+class Sockets(NamedTuple):
+    """What is bound once, so that no child that dies takes it along."""
 
-    def __init__(self, name: str, command: list[str], env: dict[str, str], fd: int | None) -> None:
-        self.name = name
-        self._command = command
-        self._env = env
-        self._fd = fd
-        self._process: asyncio.subprocess.Process | None = None
-        self._stop = asyncio.Event()
-        #: Set to the exit status when the child ended in a way that no restart mends.
-        self.fatal: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-    async def keep(self) -> None:
-        """Start the child, and again whenever it ends: at once after a long life, else rested."""
-        rest_s = 0.0
-        while not self._stop.is_set():
-            began = time.monotonic()
-            try:
-                self._process = await self._start()
-                status = await self._end_of(self._process)
-            except OSError as cause:
-                log.error("%s cannot be started: %s", self.name, cause)
-                status = None
-            if self._stop.is_set():
-                return
-            if status in _FATAL:
-                self.fatal.set_result(status)
-                return
-            log.error("%s ended with status %s; starting it again", self.name, status)
-            lived_long = time.monotonic() - began > _LONG_LIFE_S
-            rest_s = 0.0 if lived_long else min(_MOST_REST_S, rest_s * 2 + 0.05)
-            await asyncio.sleep(rest_s)
-
-    async def _end_of(self, process: asyncio.subprocess.Process) -> int:
-        if self._stop.is_set():  # told to while it was being started
-            process.kill()
-        return await process.wait()
-
-    async def _start(self) -> asyncio.subprocess.Process:
-        command = [sys.executable, "-P", "-m", *self._command]
-        if self._fd is not None:
-            command += ["--listen-fd", str(self._fd)]
-        return await asyncio.create_subprocess_exec(
-            *command,
-            env=self._env,
-            stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=() if self._fd is None else (self._fd,),
-            # Ctrl-C reaches the supervisor alone; it stops the others in order.
-            start_new_session=True,
-        )
-
-    async def stop(self, within_s: float) -> None:
-        """Send SIGTERM, wait, then SIGKILL."""
-        self._stop.set()
-        if self._process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            self._process.terminate()
-            try:
-                await asyncio.wait_for(self._process.wait(), within_s)
-            except TimeoutError:
-                log.error("%s did not stop in %.0f s; killed", self.name, within_s)
-                self._process.kill()
-                await self._process.wait()
+    #: The callers', and the metrics' of each front desk, if they are wanted.
+    listener: socket.socket
+    metrics: list[socket.socket]
+    control: socket.socket
 
 
 async def serve(settings: Settings, environ: Mapping[str, str]) -> int:
@@ -122,41 +59,91 @@ async def serve(settings: Settings, environ: Mapping[str, str]) -> int:
         keys.load(settings)
         place.prepare(settings.cell_user.uid, settings.cell_user.gid)
         claim = _claim(place)
-        listener = _bind(settings)
-        control_listener = control.listen(place.run)
+        sockets = _bind_all(settings, place)
     except (OSError, keys.KeysError) as cause:
         raise StartError(str(cause)) from cause
-    base = {name: environ[name] for name in _PASSED_ON if name in environ}
-    inner = base | _settings_of(SANDBOX_ROWS, environ)
-    outer = dict(environ) | _settings_of(ROWS, environ)
-    zygote = Program("zygote", ["sandbox"], inner, control_listener.fileno())
-    reaper = Program("reaper", ["reaper"], inner, None)
-    fronts = [
-        Program(f"front desk {number}", ["walkin"], outer, listener.fileno())
-        for number in range(1, settings.workers + 1)
+    ear = Ear()
+    zygote, reaper, *fronts = programs = _programs(settings, environ, sockets, ear)
+    notifier = Notifier(environ)
+    tasks = [asyncio.create_task(program.keep()) for program in programs]
+    helpers = [
+        asyncio.create_task(_say_alive(notifier)),
+        asyncio.create_task(_obey(fronts, settings.drain_s)),
     ]
-    programs = [zygote, reaper, *fronts]
-    keeping = [asyncio.create_task(program.keep()) for program in programs]
     try:
         fatal = asyncio.create_task(_first_fatal(programs))
-        ready = asyncio.create_task(_until_ready(place, listener))
+        ready = asyncio.create_task(_until_ready(place, sockets.listener))
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({fatal, ready, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if ready.done():
-            print(_greeting(settings, listener, ready.result()), flush=True)
+            print(_greeting(settings, sockets.listener, ready.result()), flush=True)
+            notifier.ready()
             await asyncio.wait({fatal, stopped}, return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
         stopped.cancel()
         # The program that cannot go on has said why.
         return fatal.result() if fatal.done() else 0
     finally:
+        notifier.stopping()
+        for helper in helpers:
+            helper.cancel()
         # No new connections; then the calls in flight; then what they need.
-        listener.close()
+        for sock in (sockets.listener, *sockets.metrics):
+            sock.close()
         await asyncio.gather(*(front.stop(settings.drain_s + 1) for front in fronts))
         await asyncio.gather(reaper.stop(_STOP_S), zygote.stop(_STOP_S))
-        await asyncio.gather(*keeping, return_exceptions=True)
-        control_listener.close()
+        await asyncio.gather(*tasks, *helpers, return_exceptions=True)
+        ear.close()
+        sockets.control.close()
         os.close(claim)
+
+
+def _bind_all(settings: Settings, place: Place) -> Sockets:
+    ports = range(settings.metrics_port, settings.metrics_port + settings.workers)
+    return Sockets(
+        _bind(settings.host, settings.port),
+        [_bind(settings.metrics_host, port) for port in ports if settings.metrics_port],
+        control.listen(place.run),
+    )
+
+
+def _programs(
+    settings: Settings, environ: Mapping[str, str], sockets: Sockets, ear: Ear
+) -> list[Program]:
+    """Return zygote, reaper and front desks, in this order."""
+    base = {name: environ[name] for name in _PASSED_ON if name in environ}
+    inner = base | _settings_of(SANDBOX_ROWS, environ)
+    outer = dict(environ) | _settings_of(ROWS, environ)
+    programs = [
+        Program("zygote", "sandbox", inner, {"--listen-fd": sockets.control.fileno()}, ear),
+        Program("reaper", "reaper", inner, {}, ear),
+    ]
+    for number in range(settings.workers):
+        fds = {"--listen-fd": sockets.listener.fileno()}
+        if sockets.metrics:
+            fds["--metrics-fd"] = sockets.metrics[number].fileno()
+        programs.append(Program(f"front desk {number + 1}", "walkin", outer, fds, ear))
+    return programs
+
+
+async def _say_alive(notifier: Notifier) -> None:
+    while True:
+        notifier.alive()
+        await asyncio.sleep(1)
+
+
+async def _obey(fronts: list[Program], drain_s: int) -> None:
+    """Do what signals ask for: SIGHUP new keys, SIGUSR2 new front desks, one after the other."""
+    asked: asyncio.Queue[signal.Signals] = asyncio.Queue()
+    for wish in (signal.SIGHUP, signal.SIGUSR2):
+        asyncio.get_running_loop().add_signal_handler(wish, asked.put_nowait, wish)
+    while True:
+        number = await asked.get()
+        for front in fronts:
+            if number is signal.SIGHUP:
+                front.send(number)
+            else:
+                await front.replace(drain_s + 1)
 
 
 def _settings_of(rows: tuple[Any, ...], environ: Mapping[str, str]) -> dict[str, str]:
@@ -174,18 +161,17 @@ def _claim(place: Place) -> int:
     return fd
 
 
-def _bind(settings: Settings) -> socket.socket:
+def _bind(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(2048)
     except OSError as cause:
-        where = f"{settings.host} port {settings.port}"
-        raise StartError(f"cannot listen on {where}: {cause.strerror}") from cause
+        raise StartError(f"cannot listen on {host} port {port}: {cause.strerror}") from cause
     return listener
 
 

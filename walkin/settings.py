@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sandbox.settings import PREFIX, Row, SettingsError, User, read, whole
+from sandbox.settings import PREFIX, Row, SettingsError, User, one_of, read, whole
 from sandbox.settings import ROWS as SANDBOX_ROWS
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -18,6 +18,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 MIN_KEY_CHARACTERS = 32
 _STORE_SCHEMES = ("redis", "rediss", "redis+unix")
 _REDIS_PORT = 6379
+_MOST_PORTS = 65_536
 
 
 class Secret:
@@ -113,6 +114,14 @@ FRONT_ROWS = (
         whole(16, 1_000_000),
         "connections to one front desk; the longest idle one makes room for the next",
     ),
+    Row("log_calls", "yes", one_of("yes", "no"), "a line in the log for each call"),
+    Row("metrics_host", "127.0.0.1", _host, "address of `GET /metrics`"),
+    Row(
+        "metrics_port",
+        "0",
+        whole(0, 65_535),
+        "port of `GET /metrics` for Prometheus; each further worker has the next one; 0 = none",
+    ),
     Row("drain_s", "10", whole(1, 600), "time that calls in flight get when the service stops"),
 )
 ROWS = FRONT_ROWS + SANDBOX_ROWS
@@ -134,12 +143,18 @@ class Settings:
     token_keys: tuple[Secret, ...]
     token_keys_file: Path | None
     max_connections: int
+    log_calls: str
+    metrics_host: str
+    metrics_port: int
     drain_s: int
     data_dir: Path
     cell_user: User
+    front_user: User | None
+    reaper_user: User | None
     max_live_cells: int
     blank_cells: int
     cell_idle_s: int
+    log_format: str
 
 
 def from_environ(environ: Mapping[str, str]) -> Settings:
@@ -154,6 +169,12 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         mistakes.append(
             f"{PREFIX}WORKERS={settings.workers}: several workers need {PREFIX}RATE_LIMIT_STORE to"
             " count a client's requests together, or both limits set to 0"
+        )
+    metrics = range(settings.metrics_port, settings.metrics_port + settings.workers)
+    if settings.metrics_port and (settings.port in metrics or metrics.stop > _MOST_PORTS):
+        mistakes.append(
+            f"{PREFIX}METRICS_PORT={settings.metrics_port}: from there on each worker needs a port"
+            f" of its own, and none may be {PREFIX}PORT"
         )
     if mistakes:
         raise SettingsError(mistakes)

@@ -24,21 +24,25 @@ class Status:
         self._zygote = zygote
         self._own = {"walkin": version("walkin"), "python": platform.python_version()}
         self._asking: asyncio.Task[None] | None = None
-        self._body = b""
+        self._node: dict[str, Any] = {}
         self._until = 0.0
 
     async def read(self) -> bytes:
-        """Return the status as JSON, at most a second old. Raises ZygoteGone."""
+        """Return what anyone may know as JSON, at most a second old. Raises ZygoteGone."""
+        return orjson.dumps(self._show(await self.node()))
+
+    async def node(self) -> dict[str, Any]:
+        """Return all that the zygote says of itself, at most a second old. Raises ZygoteGone."""
         if time.monotonic() >= self._until:
             # Whoever looks while it is being asked waits for the same word, or fails with it.
             if self._asking is None:
                 self._asking = asyncio.create_task(self._ask())
             await asyncio.shield(self._asking)
-        return self._body
+        return self._node
 
     async def _ask(self) -> None:
         try:
-            self._body = orjson.dumps(self._show(await self._zygote.ask_status()))
+            self._node = await self._zygote.ask_status()
             self._until = time.monotonic() + _FRESH_S
         finally:
             self._asking = None

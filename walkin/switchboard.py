@@ -40,6 +40,16 @@ class Switchboard:
         self._opening: dict[bytes, asyncio.Task[Line]] = {}
         self._used: set[bytes] = set()
 
+    @property
+    def line_count(self) -> int:
+        """Open lines to cells."""
+        return len(self._lines)
+
+    @property
+    def queued(self) -> int:
+        """Calls that wait for an earlier one on their database."""
+        return sum(line.queued for line in list(self._lines.values()))
+
     async def create(self) -> tuple[bytes, int]:
         """Make a database; return its id and its expiry (Unix seconds). Raises SandboxError."""
         instance = new_instance_id()

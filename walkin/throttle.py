@@ -44,6 +44,17 @@ class Throttle:
             if most
         }
 
+    async def check(self) -> None:
+        """Raise Refused (503) if the shared count does not answer."""
+        try:
+            async with asyncio.timeout(_STORE_S):
+                if await self._limiter.storage.check():
+                    return
+        except (StorageError, TimeoutError) as cause:
+            log.error("the rate limit store does not answer: %r", cause)
+            raise busy(5) from cause
+        raise busy(5)
+
     async def count_request(self, client: str) -> None:
         """Count a call. Raises Refused (429) when the client has had its share."""
         await self._count("rate_limited", client)

@@ -39,6 +39,10 @@ class Seal:
     """Signs with the newest key, verifies with all of them."""
 
     def __init__(self, keys: tuple[Secret, ...]) -> None:
+        self.change_keys(keys)
+
+    def change_keys(self, keys: tuple[Secret, ...]) -> None:
+        """Sign and verify with other keys from now on."""
         self._signer = Signer(
             [key.reveal() for key in keys],
             salt=_PURPOSE,

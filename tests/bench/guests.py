@@ -14,7 +14,8 @@ from urllib.parse import quote
 
 from tests.bench import packages
 from tests.bench.load import Answer, Caller, http
-from tests.bench.peers import TABLES, Args, Bare, Peer, Walkin, free_port
+from tests.bench.peers import TABLES, Args, Bare, Peer, Walkin
+from tests.handles import free_port
 
 
 class Sqld(Peer):

@@ -7,7 +7,6 @@ their data in the same folder. One that cannot take part raises AbsentError with
 import contextlib
 import json
 import resource
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from typing import Any
 
 from tests.bench.load import Answer, Caller, http, once
 from tests.bench.packages import AbsentError
-from tests.handles import ROOT, Service, wait_until
+from tests.handles import ROOT, Service, free_port, wait_until
 
 Args = Sequence[int | str]
 
@@ -29,12 +28,6 @@ TABLES = (
     "INSERT OR IGNORE INTO item WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n"
     f" WHERE i < {ITEMS}) SELECT i, 'item ' || i, i * 1.25, i % 100, 'a note on ' || i FROM n",
 )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Peer:

@@ -18,7 +18,7 @@ from schemathesis.config import SchemathesisConfig
 
 from sandbox.codes import CODES
 from tests.fuzz import clock
-from tests.handles import Service
+from tests.handles import Service, wait_until
 from tests.promises.test_openapi_matches import DOCUMENT, METHODS
 from tests.wire import Raw, RawAnswer
 
@@ -62,6 +62,7 @@ def test_requests_that_do_not_fit_openapi_json_make_no_500(
     service = make_service()
     holder = service.client()
     holder.sql("CREATE TABLE t(a)")
+    wait_until(lambda: holder.get("/readyz").status == 200, 10, "it is ready")
     codes: collections.Counter[str] = collections.Counter()
 
     def send(made: tuple[schemathesis.Case, bool]) -> None:

@@ -141,7 +141,10 @@ def test_no_sql_makes_a_500_outruns_its_clock_or_kills_a_cell_unnoticed(
 
 
 _CELL = "cell 7 of " + "0a" * 16
-_ANSWER = f"INFO walkin.front: request {'0b' * 16} on {'0a' * 16}: the cell's own timer ended it\n"
+_ANSWER = (
+    "WARNING walkin.front: out of time: the cell's own timer ended it"
+    f" request_id={'0b' * 16} instance={'0a' * 16}\n"
+)
 _DEATH = f"WARNING walkin.zygote: {_CELL} died of "
 
 

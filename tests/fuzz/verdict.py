@@ -45,7 +45,7 @@ def deaths(log: str) -> list[tuple[str, str]]:
 
 def refused(log: str) -> collections.Counter[str]:
     """How many calls of each instance the front desk answered with 408, 500 or 503."""
-    return collections.Counter(re.findall(r"request \w+ on (\w+): ", log))
+    return collections.Counter(re.findall(r"walkin\.front: .* instance=(\w+)$", log, re.MULTILINE))
 
 
 def faults(log: str) -> list[str]:
@@ -57,5 +57,5 @@ def faults(log: str) -> list[str]:
             found.append(f"{instance} ended {count} times, {answered[instance]} answers of it")
     # Beside its end there is nothing to say of a cell but what went wrong in it.
     found += re.findall(r"^.*walkin\.zygote: cell \d+ of \w+: .*$", log, re.MULTILINE)
-    found += re.findall(r"^Traceback.*$", log, re.MULTILINE)
+    found += re.findall(r"^.*Traceback.*$", log, re.MULTILINE)
     return found

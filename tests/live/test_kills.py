@@ -15,7 +15,15 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.handles import Answer, Client, Service, cpu_s, wait_for_end, wait_until
+from tests.handles import (
+    Answer,
+    Client,
+    Service,
+    cpu_s,
+    free_port,
+    wait_for_end,
+    wait_until,
+)
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 #: Slow enough not to reach the page cap before it is stopped.
@@ -256,13 +264,6 @@ def test_orderly_restart_keeps_live_databases(make_service: Callable[..., Servic
     assert service.stop() == 0
     service.start()
     assert is_whole(service.client(token))
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 #: SQLite looks at its clock between opcodes; each of these spends its time inside one. All take

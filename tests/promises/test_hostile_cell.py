@@ -229,5 +229,5 @@ def test_a_death_is_logged_with_its_cause(traitors: Service, treason: str, signa
     assert client.sql(TREASON + treason).code == "cell_lost"
     died = re.compile(f"cell \\d+ of {client.instance} died of {signal}: ")
     wait_until(lambda: died.search(traitors.log()), 5, "the death is logged")
-    lost = re.compile(f"request [0-9a-f]{{32}} on {client.instance}: ")
+    lost = re.compile(f" lost: .* request_id=[0-9a-f]{{32}} instance={client.instance}\n")
     assert lost.search(traitors.log()), "and so is the call that it cost"

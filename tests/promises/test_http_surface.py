@@ -17,7 +17,7 @@ import pytest
 
 from sandbox.codes import CODES
 from sandbox.place import Place
-from tests.handles import Client, Service
+from tests.handles import Client, Service, wait_until
 from tests.wire import SELECT_1, Raw, chunks, request
 from walkin.bodies import MAX_BODY_BYTES
 
@@ -30,7 +30,7 @@ CORS = {
     "access-control-max-age": "86400",
 }
 SESSION_HEADERS = {"x-walkin-session", "x-walkin-ttl"}
-PATHS = ["/sql", "/healthz", "/status", "/openapi.json"]
+PATHS = ["/sql", "/healthz", "/readyz", "/status", "/openapi.json"]
 
 
 @pytest.fixture
@@ -155,9 +155,10 @@ def test_no_answer_names_the_software(client: Client) -> None:
 
 def test_health_and_preflights_cost_no_budget(make_service: Callable[..., Service]) -> None:
     client = make_service(requests_per_min=2, creations_per_min=2).client()
+    wait_until(lambda: client.get("/readyz").status == 200, 10, "it is ready")
 
     def ask_for_free() -> set[tuple[str, int]]:
-        free = [("GET", "/healthz"), ("HEAD", "/healthz"), ("OPTIONS", "/sql")]
+        free = [("GET", "/healthz"), ("GET", "/readyz"), ("HEAD", "/healthz"), ("OPTIONS", "/sql")]
         return {
             (method, client.http.request(method, path).status_code) for method, path in free * 10
         }

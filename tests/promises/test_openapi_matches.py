@@ -27,8 +27,11 @@ from tests.handles import ROOT, Client, Service
 from walkin.app import build
 from walkin.bodies import _BODY_TIMEOUT_S, MAX_BODY_BYTES
 from walkin.connection import MAX_FIELDS, MAX_HEAD_BYTES
+from walkin.crowd import Crowd
+from walkin.ledger import Ledger
 from walkin.patience import HEAD_S
 from walkin.settings import FRONT_ROWS, Secret, from_environ
+from walkin.tokens import Seal
 
 TEXT = (ROOT / "openapi.json").read_text()
 DOCUMENT = json.loads(TEXT)
@@ -163,7 +166,7 @@ def test_the_server_serves_these_bytes(client: Client) -> None:
 
 
 def test_paths_and_methods_are_those_of_the_application() -> None:
-    application = build(from_environ({}), (Secret("k" * 32),))
+    application = build(from_environ({}), Seal((Secret("k" * 32),)), Ledger(), Crowd(16))
     routes: dict[str, set[str]] = {}
     straight = application._app  # type: ignore[attr-defined]
     for route in straight._app.routes:

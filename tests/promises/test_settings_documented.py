@@ -35,7 +35,7 @@ def test_every_row_is_a_field_of_the_settings() -> None:
 
 
 def test_every_duration_and_size_has_its_unit_in_its_name() -> None:
-    counts = {"port", "workers", "blank_cells", "max_live_cells", "max_connections"}
+    counts = {"port", "metrics_port", "workers", "blank_cells", "max_live_cells", "max_connections"}
     for row in ROWS:
         if row.default.isdigit() and row.name not in counts:
             assert re.search(r"_(s|ms|bytes|per_min)$", row.name), row.name

@@ -132,7 +132,9 @@ def test_it_stops_when_its_starter_is_gone(start_reaper: Start, folder: Path) ->
     wait_until(lambda: not is_running(reaper), 5)
 
 
-def test_it_makes_the_folders_that_it_needs(start_reaper: Start, folder: Path) -> None:
-    start_reaper()
-    for name in ("due", "expiry", "instances", "trash"):
-        wait_until((folder / "data" / "cells" / name).is_dir)
+def test_it_waits_for_folders_that_are_not_there_yet(start_reaper: Start, folder: Path) -> None:
+    reaper = start_reaper()
+    wait_until(lambda: is_running(reaper.pid))
+    make_due(folder)
+    wait_until(lambda: "waiting for the zygote" in log_of(folder))
+    assert "sweep:" not in log_of(folder)

@@ -1,4 +1,4 @@
-"""The reaper's settings are two of the sandbox's."""
+"""The reaper's settings are three of the sandbox's."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tests.sandbox.handles import CELL_USER
 
 def test_the_reaper_knows_where_the_databases_lie_and_whom_to_be() -> None:
     chosen = settings.from_environ({"WALKIN_DATA_DIR": "/srv/x"})
-    assert chosen == settings.Settings(Path("/srv/x"), CELL_USER)
+    assert chosen == settings.Settings(Path("/srv/x"), CELL_USER, "text")
 
 
 def test_settings_of_others_are_passed_over() -> None:

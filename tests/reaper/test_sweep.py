@@ -89,7 +89,7 @@ def test_nothing_due_asks_the_zygote_nothing(
 ) -> None:
     place.create(new(), 100, b"")
     assert swept(50) == 0
-    assert zygote.packets == []
+    assert zygote.requests == []
 
 
 # --- extended ---
@@ -113,7 +113,7 @@ def test_what_has_been_extended_is_kept_and_its_old_turn_dropped(
     assert place.expires(instance) == 500
     assert place.folder(instance).exists()
     assert seconds(place) == [500]
-    assert zygote.packets == []
+    assert zygote.requests == []
 
 
 def test_what_has_been_extended_is_removed_when_the_later_turn_comes(
@@ -247,7 +247,7 @@ def test_told_to_stop_it_stops_between_two_databases(
 ) -> None:
     for second in range(100, 110):
         place.create(new(), second, b"")
-    assert swept(200, lambda: len(zygote.packets) >= 3) == 3
+    assert swept(200, lambda: len(zygote.requests) >= 3) == 3
     assert seconds(place) == list(range(103, 110))
 
 
@@ -275,7 +275,7 @@ def test_a_stray_name_among_the_turns_is_ignored_and_keeps_its_second(
     place.create(new(), 100, b"")
     assert swept(100) == 1
     assert [path.name for path in (place.cells / "due" / "100").iterdir()] == [name]
-    assert len(zygote.packets) == 1
+    assert len(zygote.requests) == 1
 
 
 def test_a_file_in_a_seconds_place_is_ignored(

@@ -512,6 +512,8 @@ class FakeZygote:
         if not packet:
             return False
         self.packets.append(packet)
+        if packet[0] == Op.REAPED:
+            return True
         reply = self._answering(packet)
         if reply is None:
             return False
@@ -523,8 +525,12 @@ class FakeZygote:
 
     @property
     def requests(self) -> list[control.Request]:
-        """The questions so far, TOUCH left out."""
-        return [control.decode_request(packet) for packet in self.packets if packet[0] != Op.TOUCH]
+        """The questions so far, what has no answer left out."""
+        return [
+            control.decode_request(packet)
+            for packet in self.packets
+            if packet[0] not in (Op.TOUCH, Op.REAPED)
+        ]
 
     def close(self) -> None:
         self._stopping.set()

@@ -165,15 +165,30 @@ def test_a_cell_without_its_folder_reports_the_wall_and_fails(cell: Cell) -> Non
     assert os.waitstatus_to_exitcode(cell.child.wait()) == 1
 
 
-def test_a_cell_whose_file_is_rubbish_answers_with_an_error_and_is_not_lost(
-    start_cell: Callable[[], Cell],
+@pytest.mark.parametrize("content", [b"\xff" * 8192, b"", b"SQLite format 3\0" + b"\xff" * 84])
+def test_a_cell_whose_file_is_rubbish_says_so_to_every_call(
+    start_cell: Callable[[], Cell], content: bytes
 ) -> None:
     cell = start_cell()
-    (cell.make() / DATABASE).write_bytes(b"\xff" * 8192)
+    (cell.make() / DATABASE).write_bytes(content)
+    line = cell.order(Order.ASSIGN)
+    assert cell.report()[0] == Report.READY
+    for sql in ("SELECT 1", "CREATE TABLE t(x)", "VACUUM"):
+        answer = line.sql(sql)
+        assert (answer.status, answer.code) == (400, "sql_error")
+        assert answer.json["error"] == "invalid sql: file is not a database"
+        assert answer.json["sqlite_code"] == "SQLITE_NOTADB"
+    cell.retire()
+    assert os.waitstatus_to_exitcode(cell.child.wait()) == 0
+
+
+def test_a_cell_without_its_file_fails(start_cell: Callable[[], Cell]) -> None:
+    cell = start_cell()
+    (cell.make() / DATABASE).unlink()
     line = cell.order(Order.ASSIGN)
     number, text = cell.report()
     assert number == Report.FAULT
-    assert "NotADBError" in text
+    assert "FileNotFoundError" in text
     assert line.next_frame() is None
     assert os.waitstatus_to_exitcode(cell.child.wait()) == 1
 

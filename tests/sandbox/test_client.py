@@ -100,6 +100,28 @@ def test_a_kill_names_its_instance_and_returns_when_it_is_done(
     assert (request.op, request.instance) == (Op.KILL, ID)
 
 
+def test_what_the_reaper_removed_is_told_without_an_answer(
+    tmp_path: Path, blocking: BlockingClient
+) -> None:
+    with fake_zygote(tmp_path, done) as zygote:
+        blocking.tell_reaped(5)
+        blocking.tell_reaped(0)
+        blocking.ask_kill(ID)
+        told = [control.decode_request(packet) for packet in zygote.packets]
+        assert [(one.op, one.expires) for one in told] == [
+            (Op.REAPED, 5),
+            (Op.REAPED, 0),
+            (Op.KILL, 0),
+        ]
+
+
+def test_without_a_zygote_what_was_removed_is_not_told(
+    tmp_path: Path, blocking: BlockingClient
+) -> None:
+    with pytest.raises(ZygoteGone):
+        blocking.tell_reaped(5)
+
+
 def test_the_status_is_what_the_zygote_says(tmp_path: Path, blocking: BlockingClient) -> None:
     with fake_zygote(tmp_path, lambda packet: done(packet, b'{"live_cells": 3}')):
         assert blocking.ask_status() == {"live_cells": 3}

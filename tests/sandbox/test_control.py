@@ -89,7 +89,7 @@ def test_a_request_of_another_size_is_refused(size: int) -> None:
         control.decode_request(bytes([Op.OPEN]) * size)
 
 
-@pytest.mark.parametrize("op", [0, 6, 255])
+@pytest.mark.parametrize("op", [0, 7, 255])
 def test_an_unknown_operation_is_refused(op: int) -> None:
     with pytest.raises(ControlError, match=f"unknown control operation {op}"):
         control.decode_request(bytes([op]) + REQUEST[1:])

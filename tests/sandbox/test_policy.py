@@ -32,7 +32,7 @@ def test_every_switch_is_one_of_sqlites(name: str) -> None:
     assert hasattr(apsw, f"SQLITE_DBCONFIG_{name}")
 
 
-@pytest.mark.parametrize("name", {*RULES, *VACUUM_RULES})
+@pytest.mark.parametrize("name", sorted({*RULES, *VACUUM_RULES}))
 def test_every_rule_is_for_an_action_of_sqlites(name: str) -> None:
     assert hasattr(apsw, name)
 

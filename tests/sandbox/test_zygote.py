@@ -256,7 +256,11 @@ def test_the_status_says_which_walls_stand_and_how_many_cells_there_are(
         "live_cells": 1,
         "blank_cells": 2,
         "max_live_cells": 9,
+        "waiting": 0,
         "cell_deaths": 0,
+        "deaths_by_cause": {},
+        "reaped": 0,
+        "reaper_silent_s": None,
         "versions": {"sqlite": apsw.sqlite_lib_version(), "apsw": apsw.apsw_version()},
     }
     walls = status["walls"]
@@ -264,6 +268,24 @@ def test_the_status_says_which_walls_stand_and_how_many_cells_there_are(
     assert (walls["seccomp"], walls["no_new_privs"], walls["hidden"]) == (True, True, True)
     assert (walls["user"], walls["capabilities"]) == (CELL_USER.uid, 0)
     assert len(walls["rlimits"]) == len(limits.RLIMITS)
+
+
+def test_the_status_tells_of_what_the_cells_died(start_zygote: Starter) -> None:
+    zygote = start_zygote()
+    for number in (signal.SIGSEGV, signal.SIGSEGV, signal.SIGSYS):
+        instance, line = zygote.create()
+        line.sql("SELECT 1")
+        os.kill(zygote.cell(instance), number)
+    status = wait_until(lambda: (said := zygote.status())["cell_deaths"] == 3 and said)
+    assert status["deaths_by_cause"] == {"SIGSEGV": 2, "SIGSYS": 1}
+
+
+def test_the_status_tells_what_the_reaper_said(start_zygote: Starter) -> None:
+    zygote = start_zygote()
+    for count in (3, 0, 4):
+        zygote.control.send(control.encode_request(Op.REAPED, 0, expires=count))
+    status = wait_until(lambda: (said := zygote.status())["reaped"] == 7 and said)
+    assert 0 <= status["reaper_silent_s"] < 10
 
 
 def test_the_status_counts_what_a_zygote_before_it_made(start_zygote: Starter) -> None:
@@ -382,10 +404,10 @@ def test_a_cell_that_fails_is_counted_and_its_words_are_logged(start_zygote: Sta
     instance, line = zygote.create()
     line.sql("SELECT 1")
     zygote.kill(instance)
-    (zygote.place.folder(instance) / DATABASE).write_bytes(b"\xff" * 4096)
+    (zygote.place.folder(instance) / DATABASE).unlink()
     assert zygote.open(instance).next_frame() is None
-    wait_until(lambda: zygote.status()["cell_deaths"] == 1)
-    assert "NotADBError" in zygote.log()
+    wait_until(lambda: zygote.status()["deaths_by_cause"] == {"exit": 1})
+    assert "FileNotFoundError" in zygote.log()
 
 
 @pytest.mark.parametrize("end", ["kill", "idle"])

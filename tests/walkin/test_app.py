@@ -10,9 +10,12 @@ import pytest
 from tests.handles import ROOT
 from walkin import bodies
 from walkin.app import build
+from walkin.crowd import Crowd
+from walkin.ledger import Ledger
 from walkin.settings import Secret, Settings
+from walkin.tokens import Seal
 
-PATHS = ("/sql", "/healthz", "/status", "/openapi.json")
+PATHS = ("/sql", "/healthz", "/readyz", "/status", "/openapi.json")
 
 Ask = Callable[..., httpx.Response]
 
@@ -20,7 +23,7 @@ Ask = Callable[..., httpx.Response]
 @pytest.fixture
 def ask(make_settings: Callable[..., Settings]) -> Ask:
     """One request to a new front desk without a zygote."""
-    app = build(make_settings(), (Secret("k" * 40),))
+    app = build(make_settings(), Seal((Secret("k" * 40),)), Ledger(), Crowd(16))
 
     def ask(method: str, path: str, **more: Any) -> httpx.Response:
         async def main() -> httpx.Response:

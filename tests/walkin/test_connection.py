@@ -17,6 +17,7 @@ from walkin import connection, patience
 from walkin import crowd as crowd_module
 from walkin.connection import Connection
 from walkin.crowd import Crowd
+from walkin.ledger import Ledger
 
 POST = (
     b"POST /sql HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: h2c\r\n"
@@ -86,7 +87,7 @@ def served(crowd: Crowd) -> Iterator[Served]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(
             app,
-            http=functools.partial(Connection, crowd=crowd),  # type: ignore[arg-type]
+            http=functools.partial(Connection, crowd=crowd, ledger=Ledger()),  # type: ignore[arg-type]
             loop="uvloop",
             lifespan="off",
             ws="none",

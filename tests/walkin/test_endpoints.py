@@ -28,6 +28,8 @@ from tests.walkin.fakes import (
 )
 from walkin import app as app_module
 from walkin.app import build
+from walkin.crowd import Crowd
+from walkin.ledger import Ledger
 from walkin.settings import Secret, Settings
 from walkin.tokens import Seal, new_instance_id
 
@@ -95,7 +97,7 @@ class Desk:
 async def desk(settings: Settings, tell: Tell | None = None) -> AsyncIterator[Desk]:
     run_dir = Place(settings.data_dir).run
     async with zygote_at(run_dir, tell or lines_for()) as zygote:
-        app = build(settings, KEYS)
+        app = build(settings, Seal(KEYS), Ledger(), Crowd(16))
         async with lifespan(app):
             yield Desk(app, zygote)
 

@@ -17,6 +17,7 @@ from tests.handles import wait_until
 from walkin.bodies import WHOLE
 from walkin.connection import Connection
 from walkin.crowd import Crowd
+from walkin.ledger import Ledger
 
 JSON = (b"content-type", b"application/json")
 
@@ -79,7 +80,7 @@ def serving(protocol: Any) -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def with_pen() -> Iterator[int]:
-    with serving(functools.partial(Connection, crowd=Crowd(100))) as port:
+    with serving(functools.partial(Connection, crowd=Crowd(100), ledger=Ledger())) as port:
         yield port
 
 
@@ -164,7 +165,7 @@ def test_a_whole_answer_comes_in_one_piece(with_pen: int) -> None:
         config = uvicorn.Config(answer, http="httptools", lifespan="off", log_config=None)
         config.load()
         state = uvicorn.server.ServerState()
-        one = Connection(config, state, {}, crowd=Crowd(10))
+        one = Connection(config, state, {}, crowd=Crowd(10), ledger=Ledger())
         one.connection_made(transport)
         one.data_received(b"GET /whole HTTP/1.1\r\nHost: x\r\n\r\n")
         while not transport.written:

@@ -1,0 +1,62 @@
+"""Short of descriptors or processes: callers wait or are told to, and then all is well again."""
+
+import os
+import resource
+from collections.abc import Callable
+
+import pytest
+
+from tests.handles import Client, Service, short_of, wait_until
+
+
+@pytest.mark.parametrize(
+    ("role", "what", "room"),
+    [
+        ("zygote", resource.RLIMIT_NOFILE, 1),
+        ("zygote", resource.RLIMIT_NPROC, 1),
+        ("front desk", resource.RLIMIT_NOFILE, 1),
+    ],
+    ids=[
+        "zygote without descriptors",
+        "zygote without processes",
+        "front desk without descriptors",
+    ],
+)
+def test_a_shortage_is_told_and_passes(
+    make_service: Callable[..., Service], role: str, what: int, room: int
+) -> None:
+    if what == resource.RLIMIT_NPROC and os.geteuid() != 0:
+        pytest.skip("this user has other processes")
+    service = make_service(creations_per_min=0, requests_per_min=0, blank_cells=1)
+    client = service.client()
+    client.sql("CREATE TABLE kept(x); INSERT INTO kept VALUES (1)")
+    newcomers = [service.client() for _ in range(12)]
+    for newcomer in newcomers:
+        assert newcomer.get("/healthz").status == 200  # connected before there is none to be had
+    (pid,) = service.pids(role)
+    with short_of(pid, what, room):
+        answers = [newcomer.sql("SELECT 1") for newcomer in newcomers]
+        assert {answer.status for answer in answers} <= {200, 503}
+        refused = [answer for answer in answers if answer.status == 503]
+        assert refused, "there was a shortage"
+        assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
+        assert client.sql("SELECT x FROM kept").rows == [[1]], "who has a line is not touched"
+        assert client.get("/healthz").status == 200
+    assert wait_until(lambda: service.client().sql("SELECT 1").status == 200, 10)
+    assert client.sql("SELECT x FROM kept").rows == [[1]]
+    assert service.pids(role) == [pid], "it has lived through it"
+    assert "Traceback" not in service.log()
+
+
+def test_callers_beyond_the_descriptors_wait_and_are_not_refused(
+    make_service: Callable[..., Service],
+) -> None:
+    service = make_service()
+    known = service.client()
+    assert known.get("/healthz").status == 200
+    (pid,) = service.pids("front desk")
+    with short_of(pid, resource.RLIMIT_NOFILE, 0):
+        assert known.get("/healthz").status == 200
+    late = Client(service.url)
+    assert late.get("/healthz").status == 200
+    late.close()
