@@ -26,6 +26,7 @@ _FATAL = (2, 3)
 _START_S = 20.0
 #: How long a child may say nothing; each says something every second.
 SILENCE_S = 20.0
+_LOOK_S = 1.0
 _LONG_LIFE_S = 5.0
 _MOST_REST_S = 1.0
 _CREDENTIALS = struct.Struct("3i")
@@ -39,23 +40,25 @@ class Ear:
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._sock.bind("")  # the kernel chooses an abstract address (unix(7), autobind)
         self.address = "@" + self._sock.getsockname()[1:].decode()
-        self._heard_at: dict[int, float] = {}
+        #: Who has said something since it was last asked about him.
+        self._spoke: dict[int, bool] = {}
         self._ready: dict[int, asyncio.Event] = {}
         asyncio.get_running_loop().add_reader(self._sock, self._hear)
 
     def expect(self, pid: int) -> None:
         """Listen to a child; it has just been started."""
-        self._heard_at[pid] = time.monotonic()
+        self._spoke[pid] = False
         self._ready[pid] = asyncio.Event()
 
     def forget(self, pid: int) -> None:
         """Listen to it no more."""
-        self._heard_at.pop(pid, None)
+        self._spoke.pop(pid, None)
         self._ready.pop(pid, None)
 
-    def silent_s(self, pid: int) -> float:
-        """Return for how long a child has said nothing."""
-        return time.monotonic() - self._heard_at[pid]
+    def has_spoken(self, pid: int) -> bool:
+        """Say whether a child has said anything since this was last asked."""
+        spoke, self._spoke[pid] = self._spoke[pid], False
+        return spoke
 
     async def until_ready(self, pid: int) -> None:
         """Return once the child is ready."""
@@ -74,8 +77,8 @@ class Ear:
                 )
                 pid = _sender(ancillary)
                 # Anybody on the machine may send something here; the kernel says who did.
-                if pid in self._heard_at:
-                    self._heard_at[pid] = time.monotonic()
+                if pid in self._spoke:
+                    self._spoke[pid] = True
                     if READY in word.split(b"\n"):
                         self._ready[pid].set()
 
@@ -161,13 +164,16 @@ class Program:
                 return status
 
     async def _end_of(self, process: asyncio.subprocess.Process) -> int:
+        # Counted in turns of our own: when all of us stood still, nobody was silent.
+        silent_s = 0.0
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1):
+                async with asyncio.timeout(_LOOK_S):
                     status = await process.wait()
                     self._ear.forget(process.pid)
                     return status
-            if self._ear.silent_s(process.pid) > SILENCE_S:
+            silent_s = 0.0 if self._ear.has_spoken(process.pid) else silent_s + _LOOK_S
+            if silent_s > SILENCE_S:
                 log.error("%s has said nothing for %.0f s; killed", self.name, SILENCE_S)
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
@@ -186,7 +192,9 @@ class Program:
         ended = asyncio.create_task(other.wait())
         await asyncio.wait({ready, ended}, timeout=_START_S, return_when=asyncio.FIRST_COMPLETED)
         ended.cancel()
-        if not ready.done() or other.returncode is not None:
+        is_ready = ready.done() and other.returncode is None
+        # One that has ended meanwhile is started anew by itself.
+        if not is_ready or self._process is not first or first.returncode is not None:
             ready.cancel()
             log.error("%s is not replaced: the new one is not ready", self.name)
             await _stop(other, self.name, 0)

@@ -59,6 +59,9 @@ class Crowd:
 
         figures, fault = closed_loop(make, _CALLERS, size.crowd_s, most=size.crowd)
         grown_mb = gauges.standing_mb(self._service) - before_mb
+        # The supervisor too, or it would take the reaper for stuck and start another.
+        assert self._service.process is not None
+        self._service.process.send_signal(signal.SIGSTOP)
         self._service.signal("reaper", signal.SIGSTOP)
         if fault:
             print(f"  a creation failed: {fault}", flush=True)
@@ -113,6 +116,8 @@ class Crowd:
     def _resume(self) -> None:
         for pid in self._service.pids("reaper"):
             os.kill(pid, signal.SIGCONT)
+        if self._service.process is not None:
+            self._service.process.send_signal(signal.SIGCONT)
 
     @property
     def _cells(self) -> Path:

@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -206,6 +207,26 @@ def test_one_that_speaks_is_left_alone(tmp_path: Path, monkeypatch: pytest.Monke
     asyncio.run(main())
 
 
+def test_after_a_pause_of_all_nobody_is_taken_for_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that sleeps, or a frozen group of processes: the clock has gone on, nobody else."""
+    monkeypatch.setattr(program, "SILENCE_S", 1.5)
+
+    async def main() -> None:
+        async with kept(tmp_path, SPEAKS) as child:
+            first = await child.started()
+            async with asyncio.timeout(10):
+                await child.ear.until_ready(first)
+            os.kill(first, signal.SIGSTOP)
+            time.sleep(3)  # the supervisor stands still as well
+            os.kill(first, signal.SIGCONT)
+            await asyncio.sleep(2.5)
+            assert child.pids() == [first]
+
+    asyncio.run(main())
+
+
 def test_a_replacement_takes_over_when_it_is_ready(tmp_path: Path) -> None:
     async def main() -> None:
         async with kept(tmp_path, SPEAKS) as child:
@@ -241,6 +262,22 @@ def test_one_that_ends_at_once_replaces_nobody(tmp_path: Path) -> None:
                 await child.program.replace(5)
             assert child.running() == [first]
             assert not child.program.fatal.done()
+
+    asyncio.run(main())
+
+
+def test_one_that_ends_while_its_successor_starts_is_not_there_twice(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with kept(tmp_path, SPEAKS) as child:
+            first = await child.started()
+            replacing = asyncio.create_task(child.program.replace(5))
+            await child.started(2)
+            os.kill(first, signal.SIGKILL)
+            async with asyncio.timeout(10):
+                await replacing
+            await until(lambda: len(child.running()) == 1, 10)
+            assert child.program._process is not None
+            await until(lambda: child.running() == [child.program._process.pid], 10)  # type: ignore[union-attr]
 
     asyncio.run(main())
 
