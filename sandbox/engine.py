@@ -104,7 +104,7 @@ class Engine:
         unless the call had opened a transaction.
         """
         if self._damage:
-            raise self._damage
+            raise self._damage.with_traceback(None)  # or it would grow with each call
         keyword = blocklist.forbidden(sql)
         if keyword:
             raise Refusal("forbidden_keyword", keyword)

@@ -9,6 +9,7 @@ line with the same fields. Fields are what `extra` of a logging call brings.
 """
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -115,7 +116,13 @@ def begin(form: str, level: int) -> Writer:
 def stamp(seconds: float) -> str:
     """Return a time (Unix) as ISO 8601 in UTC, to the millisecond."""
     whole, thousandths = divmod(int(seconds * 1000), 1000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{thousandths:03d}Z"
+    return f"{_stamp_of(whole)}.{thousandths:03d}Z"
+
+
+#: Lines come many in a second, and a line for each call has to be cheap.
+@functools.lru_cache(1)
+def _stamp_of(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 def _as_json(created: float, level: str, name: str, message: str, fields: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ import time
 from bisect import bisect_left
 from collections import Counter
 
-from sandbox.logs import Writer
+from sandbox.logs import Writer, stamp
 
 #: Upper bounds of the counted durations, in seconds.
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -46,8 +46,6 @@ class Ledger:
         self._line = _as_json if form == "json" else _as_text
         self._lines: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._second = 0
-        self._stamp = ""
         #: Calls by path and status; refusals by code.
         self.calls: Counter[tuple[str, int]] = Counter()
         self.refusals: Counter[str] = Counter()
@@ -75,7 +73,8 @@ class Ledger:
         if call.code:
             self.refusals[call.code] += 1
         if self._writer is not None:
-            self._lines.append(self._write(call, took_s))
+            line = self._line(stamp(time.time()), call, took_s * 1000)
+            self._lines.append(line.encode())
             if len(self._lines) >= _GATHER_LINES:
                 self.flush()
             elif self._timer is None:
@@ -90,26 +89,19 @@ class Ledger:
             lines, self._lines = self._lines, []
             self._writer.write(lines)
 
-    def _write(self, call: Call, took_s: float) -> bytes:
-        second, thousandths = divmod(int(time.time() * 1000), 1000)
-        if second != self._second:
-            self._second = second
-            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return self._line(f"{self._stamp}.{thousandths:03d}Z", call, took_s * 1000).encode()
 
-
-def _as_text(stamp: str, call: Call, took_ms: float) -> str:
+def _as_text(at: str, call: Call, took_ms: float) -> str:
     return (
-        f"{stamp} INFO walkin.calls: call request_id={call.request_id.hex()}"
+        f"{at} INFO walkin.calls: call request_id={call.request_id.hex()}"
         f" instance={call.instance.hex()} path={call.path} status={call.status} code={call.code}"
         f" ms={took_ms:.3f} received={call.received} sent={call.sent}\n"
     )
 
 
-def _as_json(stamp: str, call: Call, took_ms: float) -> str:
+def _as_json(at: str, call: Call, took_ms: float) -> str:
     # By hand: nothing in it needs an escape, and the encoder would take as long as the rest.
     return (
-        f'{{"time":"{stamp}","level":"info","logger":"walkin.calls","message":"call",'
+        f'{{"time":"{at}","level":"info","logger":"walkin.calls","message":"call",'
         f'"request_id":"{call.request_id.hex()}","instance":"{call.instance.hex()}",'
         f'"path":"{call.path}","status":{call.status},"code":"{call.code}","ms":{took_ms:.3f},'
         f'"received":{call.received},"sent":{call.sent}}}\n'

@@ -1256,3 +1256,16 @@ def test_any_sql_is_answered_or_refused_and_the_engine_goes_on(
         bench.engine.close()
         with contextlib.closing(sqlite3.connect(bench.file)) as plain:
             assert plain.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def test_a_damaged_file_costs_no_more_with_each_call(tmp_path: Path) -> None:
+    """An exception that is raised again keeps the way it went before, unless that is dropped."""
+    (tmp_path / "main.db").write_bytes(b"\xff" * 8192)
+    engine = Engine(tmp_path / "main.db")
+
+    def steps() -> int:
+        with pytest.raises(Refusal) as raised:
+            engine.run("SELECT 1", None, time.monotonic() + 2)
+        return len(raised.traceback)
+
+    assert len({steps() for _ in range(5)}) == 1

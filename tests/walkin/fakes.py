@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from sandbox import control, frames
 from sandbox.control import Op, Outcome, Request
+from sandbox.errors import ZygoteGone
 from sandbox.frames import Decoder
 
 #: A runner of one coroutine: asyncio.run or uvloop.run.
@@ -221,3 +222,15 @@ async def zygote_at(run_dir: Path, tell: Tell) -> AsyncIterator[FakeZygote]:
     finally:
         zygote.close()
         await turns()
+
+
+class FakeStatus:
+    """What the zygote says of its node; None: it does not answer."""
+
+    def __init__(self, node: dict[str, Any] | None) -> None:
+        self._node = node
+
+    async def node(self) -> dict[str, Any]:
+        if self._node is None:
+            raise ZygoteGone("no answer to STATUS")
+        return self._node

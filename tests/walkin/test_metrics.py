@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.responses import Response
 
-from sandbox.errors import ZygoteGone
+from tests.walkin.fakes import FakeStatus
 from walkin.crowd import Crowd
 from walkin.ledger import BOUNDS_S, Call, Ledger
 from walkin.metrics import Metrics, SideDoor
@@ -24,16 +24,6 @@ NODE = {
     "deaths_by_cause": {"SIGSYS": 2, "exit": 1},
     "reaped": 40,
 }
-
-
-class FakeStatus:
-    def __init__(self, node: dict[str, Any] | None) -> None:
-        self._node = node
-
-    async def node(self) -> dict[str, Any]:
-        if self._node is None:
-            raise ZygoteGone("no answer to STATUS")
-        return self._node
 
 
 class FakeSwitchboard:

@@ -7,23 +7,13 @@ from typing import Any
 
 import pytest
 
-from sandbox.errors import ZygoteGone
+from tests.walkin.fakes import FakeStatus
 from walkin.errors import busy
 from walkin.readiness import Readiness
 from walkin.settings import Settings
 
 NODE = {"reaper_silent_s": 0.4}
 WELL = {"zygote": "ok", "reaper": "ok", "disk": "ok", "rate_limit_store": "ok"}
-
-
-class FakeStatus:
-    def __init__(self, node: dict[str, Any] | None) -> None:
-        self._node = node
-
-    async def node(self) -> dict[str, Any]:
-        if self._node is None:
-            raise ZygoteGone("no answer to STATUS")
-        return self._node
 
 
 class FakeThrottle:
