@@ -8,12 +8,11 @@ BIN := $(VENV)/bin
 serve: $(VENV)/.serve
 	@exec $(BIN)/walkin serve
 
-# The second part judges no time but its own: side by side it takes half of it.
-SIDE_BY_SIDE := tests/soak tests/fuzz tests/bench tests/chaos tests/sandbox tests/walkin tests/reaper tests/deploy \
-    tests/live/test_corruption.py tests/live/test_disk.py tests/live/test_operator.py tests/live/test_reload.py
+# What judges times runs by itself; the rest side by side, what takes longest first.
 test: lint
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE:%=--ignore=%)
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(SIDE_BY_SIDE)
+	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -m "not alone" --numprocesses=3 --dist=loadfile --no-loadscope-reorder \
+	    tests/chaos tests/soak tests/fuzz tests/bench tests
 
 # Longer runs of what `make test` has a short form of: ten minutes of SQL and a share of it for each
 # other fuzzer; an hour of soak; a thousand rounds of faults; twenty minutes of measuring beside sqld, rqlite and Datasette.

@@ -9,14 +9,13 @@ import os
 import signal
 import sys
 import threading
-import time
 
 from setproctitle import setproctitle
 
 from reaper import settings
 from reaper.removal import Removal
 from reaper.sweep import sweep
-from sandbox import logs
+from sandbox import clock, logs
 from sandbox.client import BlockingClient
 from sandbox.errors import ZygoteGone
 from sandbox.notify import Notifier
@@ -62,7 +61,9 @@ def main() -> int:
             log.warning("the process that started the reaper is gone")
             break
         try:
-            sweep(place, removal, time.time(), is_over)
+            time_here = clock.read(place)
+            if time_here is not None:  # else the zygote has not started yet
+                sweep(place, removal, time_here.now(), is_over)
             removal.tell()
         except ZygoteGone as cause:
             log.info("the zygote does not hear: %s", cause)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from setproctitle import setproctitle
 
-from sandbox import jail, logs, settings
+from sandbox import clock, jail, logs, settings
 from sandbox.control import Op
 from sandbox.engine import blank_database
 from sandbox.errors import NodeBusy, WallError
@@ -77,11 +77,12 @@ def main() -> int:
     listener = socket.socket(fileno=listen_fd)
     os.set_inheritable(listen_fd, False)
     notifier = Notifier(os.environ)
-    zygote = Zygote(listener, place, chosen, walls, database, askers, notifier.alive)
-    # What is here now lives as long as we do: keep the collector from touching shared pages.
-    gc.collect()
-    gc.freeze()
     try:
+        time_here = clock.keep(place)
+        zygote = Zygote(listener, place, time_here, chosen, walls, database, askers, notifier.alive)
+        # What is here now lives as long as we do: keep the collector from touching shared pages.
+        gc.collect()
+        gc.freeze()
         zygote.prove_walls()
     except (WallError, NodeBusy, OSError) as error:
         print(f"walkin cannot start: {error}", file=sys.stderr)

@@ -38,7 +38,7 @@ class BlockingClient:
     def tell_reaped(self, count: int) -> None:
         """Say that the reaper is alive and how many databases it removed. Raises ZygoteGone."""
         try:
-            self._connected().send(control.encode_request(Op.REAPED, 0, expires=count))
+            self._connected().send(control.encode_request(Op.REAPED, 0, amount=count))
         except OSError as cause:
             self.close()
             raise ZygoteGone(f"REAPED: {cause}") from cause
@@ -77,10 +77,14 @@ class BlockingClient:
 
 
 class Opened(NamedTuple):
-    """A line to a database, its expiry (Unix seconds) and the number of its cell."""
+    """A line to a database, when that is over, and the number of its cell.
+
+    `expires` is in Unix seconds, `ends` in seconds of CLOCK_BOOTTIME.
+    """
 
     line: socket.socket
     expires: int
+    ends: float
     cell: int
 
 
@@ -94,9 +98,9 @@ class AsyncClient:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[tuple[Reply, int | None]]] = {}
 
-    async def ask_create(self, instance: bytes, expires: int) -> Opened:
-        """Make a database. Raises NodeBusy, ZygoteGone."""
-        return await self._ask_line(Op.CREATE, instance, expires)
+    async def ask_create(self, instance: bytes, ttl_s: int) -> Opened:
+        """Make a database that lives so many seconds. Raises NodeBusy, ZygoteGone."""
+        return await self._ask_line(Op.CREATE, instance, ttl_s)
 
     async def ask_open(self, instance: bytes) -> Opened:
         """Ask for a line to a database. Raises InstanceMissing, NodeBusy, ZygoteGone."""
@@ -129,12 +133,12 @@ class AsyncClient:
         """Drop the connection and fail what is still waiting."""
         self._drop()
 
-    async def _ask_line(self, op: Op, instance: bytes, expires: int) -> Opened:
+    async def _ask_line(self, op: Op, instance: bytes, amount: int) -> Opened:
         if len(self._waiting) >= MOST_WAITING:
             raise NodeBusy("too many questions wait for the zygote")
-        reply, fd = await self._ask(op, instance, expires)
+        reply, fd = await self._ask(op, instance, amount)
         if reply.outcome is Outcome.DONE and fd is not None:
-            return Opened(descriptors.stream(fd), reply.expires, reply.cell)
+            return Opened(descriptors.stream(fd), reply.expires, reply.ends / 1000, reply.cell)
         if fd is not None:
             os.close(fd)
         if reply.outcome is Outcome.MISSING:
@@ -142,7 +146,7 @@ class AsyncClient:
         raise NodeBusy(f"the zygote answered {op.name} with {reply.outcome.name}")
 
     async def _ask(
-        self, op: Op, instance: bytes = bytes(control.ID_BYTES), expires: int = 0, cell: int = 0
+        self, op: Op, instance: bytes = bytes(control.ID_BYTES), amount: int = 0, cell: int = 0
     ) -> tuple[Reply, int | None]:
         # A zygote that dies takes its unanswered questions with it. All of them may be asked
         # again, CREATE too: if the id exists by now it fails, and what was made expires unused.
@@ -151,7 +155,7 @@ class AsyncClient:
         while True:
             try:
                 async with asyncio.timeout_at(give_up):
-                    return await self._ask_once(op, instance, expires, cell, until)
+                    return await self._ask_once(op, instance, amount, cell, until)
             except TimeoutError:
                 raise ZygoteGone(f"no answer to {op.name}") from None
             except OSError as cause:
@@ -161,7 +165,7 @@ class AsyncClient:
                 await asyncio.sleep(0.05)
 
     async def _ask_once(
-        self, op: Op, instance: bytes, expires: int, cell: int, until: int
+        self, op: Op, instance: bytes, amount: int, cell: int, until: int
     ) -> tuple[Reply, int | None]:
         loop = asyncio.get_running_loop()
         if self._sock is None:
@@ -172,7 +176,7 @@ class AsyncClient:
         self._waiting[number] = answer
         try:
             # A full socket raises BlockingIOError, an OSError: tried again a moment later.
-            self._sock.send(control.encode_request(op, number, instance, expires, cell, until))
+            self._sock.send(control.encode_request(op, number, instance, amount, cell, until))
             return await answer
         except asyncio.CancelledError:
             # The answer may have come in the same turn of the loop: its line has no owner now.

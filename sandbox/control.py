@@ -20,8 +20,8 @@ from sandbox.errors import ControlError
 
 MAX_PACKET = 4096
 ID_BYTES = 16
-_REQUEST = struct.Struct("!BI16sQQQ")
-_REPLY = struct.Struct("!BIQQ")
+_REQUEST = struct.Struct("!BI16sIQQ")
+_REPLY = struct.Struct("!BIQQQ")
 #: Instance ids that fit one TOUCH packet.
 TOUCH_MOST = (MAX_PACKET - 1) // ID_BYTES
 
@@ -51,17 +51,17 @@ class Outcome(IntEnum):
 class Request(NamedTuple):
     """One question.
 
-    `expires` (Unix seconds) is for CREATE. `cell` is for KILL: the number of the cell that is
-    meant, so that its successor is not; 0 means whichever there is. `until` (milliseconds of
-    CLOCK_MONOTONIC, which all processes of a machine share) is when the asker stops waiting: a
-    database made after that would be nobody's. 0 means never. `expires` of REAPED is how many
-    databases were removed since the reaper last said so.
+    `amount` is the seconds of CREATE's lifetime, and how many databases were removed since the
+    last REAPED. `cell` is for KILL: the number of the cell that is meant, so that its successor is
+    not; 0 means whichever there is. `until` (milliseconds of CLOCK_MONOTONIC, which all processes
+    of a machine share) is when the asker stops waiting: a database made after that would be
+    nobody's. 0 means never.
     """
 
     op: Op
     number: int
     instance: bytes
-    expires: int
+    amount: int = 0
     cell: int = 0
     until: int = 0
 
@@ -69,8 +69,9 @@ class Request(NamedTuple):
 class Reply(NamedTuple):
     """One answer.
 
-    `expires` is the database's own and `cell` the number of its cell, for CREATE and OPEN;
-    `text` is STATUS's JSON.
+    For CREATE and OPEN: `expires` is when the database is over (Unix seconds, for its caller),
+    `ends` the same in milliseconds of CLOCK_BOOTTIME, which nobody can set, and `cell` the number
+    of its cell. `text` is STATUS's JSON.
     """
 
     outcome: Outcome
@@ -78,27 +79,28 @@ class Reply(NamedTuple):
     expires: int
     text: bytes
     cell: int = 0
+    ends: int = 0
 
 
 def encode_request(
     op: Op,
     number: int,
     instance: bytes = bytes(ID_BYTES),
-    expires: int = 0,
+    amount: int = 0,
     cell: int = 0,
     until: int = 0,
 ) -> bytes:
     """Return the packet for one question (every operation but TOUCH)."""
-    return _REQUEST.pack(op, number, instance, expires, cell, until)
+    return _REQUEST.pack(op, number, instance, amount, cell, until)
 
 
 def decode_request(packet: bytes) -> Request:
     """Return the question in a packet. Raises ControlError for anything else."""
     if len(packet) != _REQUEST.size:
         raise ControlError(f"control request of {len(packet)} bytes")
-    op, number, instance, expires, cell, until = _REQUEST.unpack(packet)
+    op, number, instance, amount, cell, until = _REQUEST.unpack(packet)
     try:
-        return Request(Op(op), number, instance, expires, cell, until)
+        return Request(Op(op), number, instance, amount, cell, until)
     except ValueError:
         raise ControlError(f"unknown control operation {op}") from None
 
@@ -118,19 +120,24 @@ def decode_touch(packet: bytes) -> list[bytes] | None:
 
 
 def encode_reply(
-    outcome: Outcome, number: int, expires: int = 0, text: bytes = b"", cell: int = 0
+    outcome: Outcome,
+    number: int,
+    expires: int = 0,
+    text: bytes = b"",
+    cell: int = 0,
+    ends: int = 0,
 ) -> bytes:
     """Return the packet for one answer."""
-    return _REPLY.pack(outcome, number, expires, cell) + text
+    return _REPLY.pack(outcome, number, expires, cell, ends) + text
 
 
 def decode_reply(packet: bytes) -> Reply:
     """Return the answer in a packet. Raises ControlError for anything else."""
     if len(packet) < _REPLY.size:
         raise ControlError(f"control reply of {len(packet)} bytes")
-    outcome, number, expires, cell = _REPLY.unpack_from(packet)
+    outcome, number, expires, cell, ends = _REPLY.unpack_from(packet)
     try:
-        return Reply(Outcome(outcome), number, expires, packet[_REPLY.size :], cell)
+        return Reply(Outcome(outcome), number, expires, packet[_REPLY.size :], cell, ends)
     except ValueError:
         raise ControlError(f"unknown control outcome {outcome}") from None
 

@@ -32,6 +32,7 @@ _REPORTS_MOST = 5
 _CAUSES = {
     signal.SIGSYS: "a system call that seccomp forbids",
     signal.SIGALRM: "a call that outran its clock",
+    signal.SIGKILL: "not on our word: most likely the machine is out of memory",
     signal.SIGXCPU: "its share of processor time is used up",
 }
 

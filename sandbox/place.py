@@ -7,6 +7,7 @@ Runs in: zygote, reaper, supervisor; standard library only.
     <data>/cells/expiry/<shard>/<id>        the record: a symbolic link to "<unix second>"
     <data>/cells/due/<unix second>/<id>     the reaper's turn: an empty file
     <data>/cells/trash/<id>/                on its way out
+    <data>/cells/clock                      how far Unix time is ahead (clock.py)
 
 The record is the truth; a cell cannot write it. It is a link because symlink(2) makes it whole in
 one call and readlink(2) reads it in one, without a block on disk; it points at no file and is
@@ -38,6 +39,7 @@ class Place:
         self.data_dir = data_dir
         self.run = data_dir / "run"
         self.cells = data_dir / "cells"
+        self.clock = self.cells / "clock"
         self._instances = self.cells / "instances"
         self._expiry = self.cells / "expiry"
         self._due = self.cells / "due"

@@ -8,11 +8,11 @@ door itself (jail.py).
 import os
 import resource
 import select
-import time
 from pathlib import Path
 from typing import Any
 
 from sandbox import control, leash, limits
+from sandbox.clock import Clock
 from sandbox.errors import NodeBusy, WallError
 from sandbox.leash import Report
 from sandbox.nursery import Nursery
@@ -37,7 +37,7 @@ LIMITS = {
 }
 
 
-def prove_walls(nursery: Nursery, place: Place) -> dict[str, Any]:
+def prove_walls(nursery: Nursery, place: Place, clock: Clock) -> dict[str, Any]:
     """Have a cell come up on a database of its own and return what the kernel says of it.
 
     Raises WallError, with the cell's own words if it is one; NodeBusy if no cell came up within
@@ -45,7 +45,7 @@ def prove_walls(nursery: Nursery, place: Place) -> dict[str, Any]:
     """
     instance = os.urandom(control.ID_BYTES)
     # Not due yet, or the reaper might take it away under our hands.
-    expires = int(time.time() + 60)
+    expires = int(clock.now() + 60)
     nursery.make_database(instance, expires)
     line = nursery.assign(instance)
     if line is None:

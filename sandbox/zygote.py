@@ -7,6 +7,7 @@ themselves are the nursery's.
 import contextlib
 import json
 import logging
+import math
 import os
 import selectors
 import signal
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 
 from sandbox import control, descriptors, proof
 from sandbox.census import Census
+from sandbox.clock import Clock
 from sandbox.control import Op, Outcome, Request
 from sandbox.engine import versions
 from sandbox.errors import ControlError
@@ -35,6 +37,8 @@ _PATIENCE_S = 2.0
 _WARM_S = 1.0
 #: How often the census forgets what has expired.
 _CENSUS_S = 60.0
+#: A change of the machine's clock by more than this is worth a line in the log.
+_STEP_S = 1.0
 _PEER = struct.Struct("3i")
 
 
@@ -60,6 +64,7 @@ class Zygote:
         self,
         listener: socket.socket,
         place: Place,
+        clock: Clock,
         settings: Settings,
         walls: Walls,
         database: bytes,
@@ -68,6 +73,8 @@ class Zygote:
     ) -> None:
         self._listener = listener
         self._place = place
+        self._clock = clock
+        self._clock_off = 0.0
         self._census = Census(place)
         self._next_census = 0.0
         self._versions = versions()
@@ -93,7 +100,7 @@ class Zygote:
 
     def prove_walls(self) -> None:
         """Raise every wall once in a real cell. Raises WallError if one does not stand."""
-        self._walls |= proof.prove_walls(self._nursery, self._place)
+        self._walls |= proof.prove_walls(self._nursery, self._place, self._clock)
 
     def serve(self) -> None:
         """Run until told to stop (SIGTERM, SIGINT) or until the starter is gone."""
@@ -188,7 +195,8 @@ class Zygote:
     ) -> None:
         cell = self._nursery.live.get(request.instance)
         number = cell.number if line and cell else 0
-        packet = control.encode_reply(outcome, request.number, expires, text, number)
+        ends = self._clock.ends(expires)
+        packet = control.encode_reply(outcome, request.number, expires, text, number, ends)
         try:
             descriptors.send(asker.sock, packet, line)
         except OSError:
@@ -201,18 +209,20 @@ class Zygote:
     def _answer_create(self, asker: Asker, request: Request) -> None:
         if not self._has_room(asker, request):
             return
+        # Whole seconds are what callers are told; rounded up, nobody gets less than the lifetime.
+        expires = math.ceil(self._clock.now() + request.amount)
         try:
-            self._nursery.make_database(request.instance, request.expires)
+            self._nursery.make_database(request.instance, expires)
         except OSError as cause:
             log.error("instance %s cannot be made: %s", request.instance.hex(), cause)
             self._reply(asker, request, Outcome.FAILED)
             return
-        self._census.add(request.expires)
-        self._hand_over(asker, request, request.expires)
+        self._census.add(expires)
+        self._hand_over(asker, request, expires)
 
     def _answer_open(self, asker: Asker, request: Request) -> None:
         expires = self._place.expires(request.instance)
-        if expires is None or expires <= time.time():
+        if expires is None or expires <= self._clock.now():
             self._reply(asker, request, Outcome.MISSING)
             return
         cell = self._nursery.live.get(request.instance)
@@ -245,14 +255,14 @@ class Zygote:
         self._nursery.kill(cell)
 
     def _note_reaped(self, _: Asker, request: Request) -> None:
-        self._reaped += request.expires
+        self._reaped += request.amount
         self._reaper_spoke = time.monotonic()
 
     def _answer_status(self, asker: Asker, request: Request) -> None:
         spoke = self._reaper_spoke
         status = {
             "walls": self._walls,
-            "instances": self._census.count(time.time()),
+            "instances": self._census.count(self._clock.now()),
             "live_cells": len(self._nursery.live),
             "blank_cells": self._nursery.blank_count,
             "max_live_cells": self._most_live,
@@ -299,10 +309,14 @@ class Zygote:
         if not self._accepting:
             self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
             self._accepting = True
+        off = self._clock.off()
+        if abs(off - self._clock_off) > _STEP_S:
+            self._clock_off = off
+            log.warning("the machine's clock was set: it is %+.1f s off that of the databases", off)
         self._nursery.tick(now)
         if now >= self._next_census:
             self._next_census = now + _CENSUS_S
-            self._census.forget(time.time())
+            self._census.forget(self._clock.now())
         while self._waiting and now - self._waiting[0].since > _PATIENCE_S:
             late = self._waiting.pop(0)
             self._reply(late.asker, late.request, Outcome.BUSY)

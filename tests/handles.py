@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import socket
@@ -53,68 +52,12 @@ def open_folder() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-@contextlib.contextmanager
-def small_disk(folder: Path, size: str = "64m", inodes: int = 20_000) -> Iterator[Path | None]:
-    """A file system of its own that is soon full; None where nothing may be mounted."""
-    disk = folder / "disk"
-    disk.mkdir()
-    options = f"size={size},nr_inodes={inodes},mode=755"
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)],
-        capture_output=True,
-        check=False,
-    )
-    if done.returncode:
-        yield None
-        return
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)
-
-
 def free_port() -> int:
     """Return a port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-@contextlib.contextmanager
-def short_of(pid: int, what: int, room: int) -> Iterator[None]:
-    """Leave a process almost nothing of a resource for a while (prlimit(2))."""
-    used = 0
-    if what == resource.RLIMIT_NOFILE:
-        used = max(int(name) for name in os.listdir(f"/proc/{pid}/fd"))
-    before = _limit(pid, what, used + room)
-    try:
-        yield
-    finally:
-        if is_running(pid):
-            _limit(pid, what, before)
-
-
-_LIMITS = {resource.RLIMIT_NOFILE: "Max open files", resource.RLIMIT_NPROC: "Max processes"}
-
-
-def _limit(pid: int, what: int, soft: int) -> int:
-    """Set a process' soft limit as its own user, who may; return what it was."""
-    line = re.search(rf"{_LIMITS[what]}\s+(\w+)\s+(\w+)", Path(f"/proc/{pid}/limits").read_text())
-    assert line is not None
-    before, hard = (-1 if word == "unlimited" else int(word) for word in line.groups())
-    ids = re.findall(r"[UG]id:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups([])
-            os.setresgid(*(int(ids[1]),) * 3)
-            os.setresuid(*(int(ids[0]),) * 3)
-            resource.prlimit(pid, what, (soft, hard))
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
-    return before
 
 
 class Answer:
@@ -182,7 +125,7 @@ class Client:
 class Service:
     """`walkin serve` as a real process on a free port with a data folder of its own."""
 
-    def __init__(self, data_dir: Path, **settings: Any) -> None:
+    def __init__(self, data_dir: Path, python_path: Path | None = None, **settings: Any) -> None:
         self.data_dir = data_dir
         self._log = data_dir / "test.log"
         self.env = {
@@ -191,6 +134,9 @@ class Service:
             "WALKIN_DATA_DIR": str(data_dir),
             **{f"WALKIN_{name.upper()}": str(value) for name, value in settings.items()},
         }
+        if python_path:
+            before = self.env.get("PYTHONPATH")
+            self.env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(python_path), before)))
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
         self._clients: list[Client] = []
@@ -226,6 +172,11 @@ class Service:
     def pids(self, role: str) -> list[int]:
         """The service's own processes by title: `zygote`, `reaper`, `front desk`, `cell <id>`."""
         return [pid for pid, title in self._family() if title == f"walkin: {role}"]
+
+    def programs(self) -> dict[int, str]:
+        """What the service's first process has started, without their own children, by pid."""
+        assert self.process is not None
+        return {pid: title for pid, parent, title in _processes() if parent == self.process.pid}
 
     def family(self) -> list[str]:
         """The titles of all processes of this service."""

@@ -9,6 +9,7 @@ whether it can have begun, and one that has not is run by the next cell.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, cast
@@ -81,10 +82,13 @@ class _Call:
 
 
 class Line(asyncio.Protocol):
-    """A stream to one cell. Made by the loop when the switchboard opens a database."""
+    """A stream to one cell. Made by the loop when the switchboard opens a database.
 
-    def __init__(self, expires: int, on_end: Callable[["Line"], None], cell: int) -> None:
-        self.expires = expires
+    `ends` is when the database is over, in seconds of CLOCK_BOOTTIME.
+    """
+
+    def __init__(self, ends: float, on_end: Callable[["Line"], None], cell: int) -> None:
+        self._ends = ends
         self.cell = cell
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
@@ -96,6 +100,11 @@ class Line(asyncio.Protocol):
         self._sent_at = 0.0
         self._clock: asyncio.TimerHandle | None = None
         self.ended = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the database has expired."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME) >= self._ends
 
     @property
     def queued(self) -> int:

@@ -5,8 +5,6 @@ Runs in: front desk.
 
 import asyncio
 import logging
-import math
-import time
 
 from sandbox.client import AsyncClient, Opened
 from sandbox.errors import (
@@ -53,16 +51,15 @@ class Switchboard:
     async def create(self) -> tuple[bytes, int]:
         """Make a database; return its id and its expiry (Unix seconds). Raises SandboxError."""
         instance = new_instance_id()
-        # Whole seconds are what callers are told; rounded up, nobody gets less than the lifetime.
-        expires = math.ceil(time.time() + self._ttl_s)
-        await self._attach(instance, await self._zygote.ask_create(instance, expires))
-        return instance, expires
+        opened = await self._zygote.ask_create(instance, self._ttl_s)
+        await self._attach(instance, opened)
+        return instance, opened.expires
 
     async def call(self, instance: bytes, body: bytes, request_id: bytes) -> Answer:
         """Run one call on a database. Raises InstanceMissing, NodeBusy, CellTimeout, CellLost..."""
         for _ in range(_OPEN_TRIES):
             line = self._lines.get(instance)
-            if line is None or line.expires <= time.time():
+            if line is None or line.is_over:
                 line = await self._line(instance)
             self._used.add(instance)
             try:
@@ -79,7 +76,7 @@ class Switchboard:
                 raise
             except SandboxError:
                 # The reaper may have come in the middle of the call.
-                if line.expires <= time.time():
+                if line.is_over:
                     raise InstanceMissing from None
                 raise
         raise NodeBusy("the database's cell keeps going away")
@@ -98,7 +95,7 @@ class Switchboard:
     async def _line(self, instance: bytes) -> Line:
         line = self._lines.get(instance)
         if line is not None:
-            if line.expires > time.time():
+            if not line.is_over:
                 return line
             line.close()
             raise InstanceMissing
@@ -119,7 +116,7 @@ class Switchboard:
 
         opened.line.setblocking(False)
         _, line = await asyncio.get_running_loop().create_unix_connection(
-            lambda: Line(opened.expires, drop, opened.cell), sock=opened.line
+            lambda: Line(opened.ends, drop, opened.cell), sock=opened.line
         )
         if not line.ended:  # it may have been, in the same turn of the loop
             self._lines[instance] = line

@@ -26,6 +26,8 @@ _STORE_S = 2.0
 _CONNECTIONS = 32
 #: How often the clients that have not called for a minute are forgotten.
 _SWEEP_S = 10.0
+#: A clock that goes back by more than this was set.
+_STEP_S = 1.0
 
 
 class Throttle:
@@ -88,10 +90,17 @@ class _Memory(MemoryStorage):
     """
 
     _next_sweep = 0.0
+    _latest = 0.0
 
     async def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Count `amount` calls if no more than `limit` are counted then; say whether they are."""
         now = time.time()
+        if now < self._latest - _STEP_S:
+            # The machine's clock was set back. What was counted lies in the future now and would
+            # count for as long as the step was.
+            self.events.clear()
+            self._next_sweep = now
+        self._latest = now
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP_S
             self._forget(now)

@@ -13,26 +13,42 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
+
 from tests.chaos.tenants import Tenant
-from tests.handles import Service, is_running, short_of, wait_until
+from tests.handles import Client, Service, is_running, wait_until
+from tests.machine import HUNGRY, SteppedClock, little_memory, short_of
 
 #: A stopped process is missed by the others within this time at most.
 _HOLD_S = 0.4
+#: What all processes together may take on top of what they have: room for one hungry query, and
+#: for what the tenants write meanwhile, which counts as memory too where the disk is a tmpfs.
+_LITTLE = 96 << 20
+#: Zygote, reaper and one front desk.
+_PROGRAMS = 3
 
 
 class Scene:
     """The service that is hurt, who calls it, and chance."""
 
     def __init__(
-        self, service: Service, tenants: list[Tenant], chance: random.Random, disk: Path | None
+        self,
+        service: Service,
+        tenants: list[Tenant],
+        chance: random.Random,
+        disk: Path | None,
+        clock: SteppedClock,
     ) -> None:
         self.service = service
         self.tenants = tenants
         self.chance = chance
         #: The small file system that the data is on, None if there could be none.
         self.disk = disk
+        #: The clock that the service goes by.
+        self.clock = clock
         #: A file outside the data that no fault may reach.
         self.canary = service.data_dir.parent / "canary"
 
@@ -211,6 +227,46 @@ def _remount(disk: Path, how: str) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+def _set_the_clock(seconds: int) -> Callable[[Scene], None]:
+    """The tenants' own clock goes on as before, and they watch each end."""
+
+    def act(scene: Scene) -> None:
+        scene.clock.step(seconds)
+        try:
+            scene.hold()
+            if scene.chance.random() < 0.5:  # whoever comes now has seen no other time
+                _send(scene.victim("zygote", "reaper") or 0, signal.SIGKILL)
+            scene.hold()
+        finally:
+            scene.clock.step(0)
+
+    return act
+
+
+def leave_little_memory(scene: Scene) -> None:
+    """Queries that want more than there is: the kernel ends cells, and nothing but cells."""
+    service = scene.service
+    programs = wait_until(lambda: len(found := service.programs()) >= _PROGRAMS and found)
+    pids = [pid for pid, _ in service._family()]
+    with little_memory(pids, _LITTLE) as done:
+        assert done
+        clients = [service.client() for _ in range(4)]
+        for client in clients:
+            client.http.timeout = httpx.Timeout(10)
+        with ThreadPoolExecutor(4) as callers:
+            list(callers.map(_ask_for_memory, clients))
+        for client in clients:
+            service._clients.remove(client)
+            client.close()
+    after = service.programs()
+    assert after.keys() == programs.keys(), f"only cells may be ended: {programs}, {after}"
+
+
+def _ask_for_memory(client: Client) -> None:
+    with contextlib.suppress(httpx.TransportError):
+        client.sql(HUNGRY)
+
+
 def _few(what: int, room: int, *roles: str) -> Callable[[Scene], None]:
     def act(scene: Scene) -> None:
         pid = scene.victim(*roles)
@@ -346,6 +402,9 @@ FAULTS: dict[str, Callable[[Scene], None]] = {
     "few descriptors in the zygote": _few(resource.RLIMIT_NOFILE, 3, "zygote"),
     "no descriptor in the reaper": _few(resource.RLIMIT_NOFILE, 0, "reaper"),
     "no process to be had": _few(resource.RLIMIT_NPROC, 1, "zygote"),
+    "clock set forwards": _set_the_clock(3600),
+    "clock set back": _set_the_clock(-3600),
+    "little memory": leave_little_memory,
     "answers unread": hold_answers_unread,
     "database scribbled in": scribble_in_a_database,
     "database cut off": cut_a_database_off,
@@ -354,10 +413,13 @@ FAULTS: dict[str, Callable[[Scene], None]] = {
 }
 #: Those that need a small file system of their own.
 NEEDS_DISK = frozenset({"disk full", "no inodes", "disk read-only"})
+#: The one that needs control groups.
+NEEDS_GROUPS = frozenset({"little memory"})
 #: How often, beside 4 for all others: what takes long is rarer.
 WEIGHTS = {
     "cell stopped for long": 1,
     "everything killed": 1,
     "restart in order": 1,
     "front desks replaced": 1,
+    "little memory": 2,
 }

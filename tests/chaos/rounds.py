@@ -8,9 +8,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.chaos.faults import FAULTS, NEEDS_DISK, WEIGHTS, Scene
+from tests.chaos.faults import FAULTS, NEEDS_DISK, NEEDS_GROUPS, WEIGHTS, Scene
 from tests.chaos.tenants import Database, Tenant, wrong_rows
-from tests.handles import Client, Service, free_port, open_folder, small_disk, wait_until
+from tests.handles import Client, Service, free_port, open_folder, wait_until
+from tests.machine import SteppedClock, little_memory, small_disk
 
 TENANTS = 4
 TTL_S = 12
@@ -63,6 +64,7 @@ def run(rounds: int, seconds: float, seed: int) -> Report:
 class _Chaos:
     def __init__(self, folder: Path, disk: Path | None, seed: int) -> None:
         self._report = Report(seed)
+        clock = SteppedClock(folder / "clock")
         data_dir = (disk or folder) / "data"
         data_dir.mkdir(mode=0o755)
         (data_dir.parent / "canary").mkdir()
@@ -76,12 +78,18 @@ class _Chaos:
             max_live_cells=16,
             cell_idle_s=2,
             log_calls="no",
+            python_path=clock.folder,
         )
         self._service._log = folder / "chaos.log"
         self._tenants = [Tenant(self._service, number, seed) for number in range(TENANTS)]
-        self._scene = Scene(self._service, self._tenants, random.Random(seed), disk)
-        names = [name for name in FAULTS if disk or name not in NEEDS_DISK]
-        self._report.left_out = [f"{name} (no mount)" for name in FAULTS if name not in names]
+        chance = random.Random(seed)
+        self._scene = Scene(self._service, self._tenants, chance, disk, clock)
+        with little_memory([], 1 << 20) as has_groups:
+            missing = (NEEDS_DISK if disk is None else frozenset()) | (
+                frozenset() if has_groups else NEEDS_GROUPS
+            )
+        names = [name for name in FAULTS if name not in missing]
+        self._report.left_out = [f"{name} (cannot be done here)" for name in sorted(missing)]
         self._names = names
         self._weights = [WEIGHTS.get(name, 4) for name in names]
         self._looked_at: set[str] = set()

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.handles import Client, Service, open_folder, small_disk, wait_until
+from tests.handles import Client, Service, open_folder, wait_until
+from tests.machine import small_disk
 
 
 class Node:

@@ -6,7 +6,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from tests.handles import Answer, Client, Service, wait_for_end, wait_until
+
+#: Times are judged here.
+pytestmark = pytest.mark.alone
 
 #: From expiry on, within this time nothing is left of a database.
 GONE_S = 5.0

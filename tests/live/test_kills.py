@@ -25,6 +25,9 @@ from tests.handles import (
     wait_until,
 )
 
+#: Times are judged here.
+pytestmark = pytest.mark.alone
+
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 #: Slow enough not to reach the page cap before it is stopped.
 ENDLESS_WRITE = f"INSERT INTO kept {ENDLESS.replace('count(*)', 'i')} WHERE i % 1000 = 0"

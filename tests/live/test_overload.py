@@ -8,10 +8,14 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import uvloop
 
 from tests.bench.load import Answer, Caller, Wrk, closed_loop, http, percentiles
 from tests.handles import Service
+
+#: Times are judged here.
+pytestmark = pytest.mark.alone
 
 #: The long form is a minute.
 SECONDS = float(os.environ.get("OVERLOAD_S") or 5)

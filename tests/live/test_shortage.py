@@ -3,10 +3,15 @@
 import os
 import resource
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.handles import Client, Service, short_of, wait_until
+from tests.handles import Client, Service, wait_until
+from tests.machine import HUNGRY, little_memory, short_of
+
+#: Times are judged here.
+pytestmark = pytest.mark.alone
 
 
 @pytest.mark.parametrize(
@@ -60,3 +65,31 @@ def test_callers_beyond_the_descriptors_wait_and_are_not_refused(
     late = Client(service.url)
     assert late.get("/healthz").status == 200
     late.close()
+
+
+def test_when_memory_runs_out_cells_are_what_the_kernel_ends(
+    make_service: Callable[..., Service],
+) -> None:
+    service = make_service(creations_per_min=0, requests_per_min=0)
+    client = service.client()
+    client.sql("CREATE TABLE kept(x); INSERT INTO kept VALUES (1)")
+    assert client.sql(HUNGRY).rows == [[400]]
+    hungry = [service.client() for _ in range(4)]
+    for one in hungry:
+        one.sql("SELECT 1")
+    parts = ("front desk", "zygote", "reaper")
+    before = [service.pids(part) for part in parts]
+    with little_memory([pid for pid, _ in service._family()], 32 << 20) as done:
+        if not done:
+            pytest.skip("no memory group can be made here")
+        with ThreadPoolExecutor(len(hungry)) as callers:
+            answers = list(callers.map(lambda one: one.sql(HUNGRY), hungry))
+        assert {(answer.status, answer.code) for answer in answers} == {(500, "cell_lost")}
+        assert service.client().get("/healthz").status == 200
+        assert client.sql("SELECT x FROM kept").rows == [[1]]
+    assert [service.pids(part) for part in parts] == before, "they have lived through it"
+    assert client.sql(HUNGRY).rows == [[400]]
+    for one in hungry:
+        assert one.sql(HUNGRY).rows == [[400]], "each database is there, and its calls work"
+    assert "of memory" in service.log()
+    assert "Traceback" not in service.log()

@@ -14,6 +14,9 @@ import pytest
 
 from tests.handles import Client, Service, cpu_s, open_folder, wait_for_end, wait_until
 
+#: Times are judged here.
+pytestmark = pytest.mark.alone
+
 STRAY = "SELECT instr(printf('%.*c', 1000000, 'a'), printf('%.*c', 500000, 'a') || 'b')"
 COUNT = (
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {})"

@@ -16,6 +16,9 @@ from tests.handles import Answer, Client, Service
 from tests.hostile.sql import CASES
 from tests.hostile.sql_case import FURNITURE, Case
 
+#: Times are judged here.
+pytestmark = pytest.mark.alone
+
 AT_ONCE = 8
 #: A call's 2 s, and at most 0.5 s until whatever does not look at the clock is ended.
 PROMISED_S = 2.5

@@ -23,6 +23,9 @@ from sandbox.place import FILES
 from tests.handles import ROOT, Answer, Client, Service, open_folder, wait_until
 from tests.hostile.traitor import ANSWER, BODY, CUT, EXIT, STATUS, TREASON, TREASONS
 
+#: Times are judged here.
+pytestmark = pytest.mark.alone
+
 #: 2 s of clock and 0.5 s until the kill from outside; the rest is for a busy machine.
 TIMELY_S = 2.5 + 1.0
 LOST = (500, "cell_lost")

@@ -69,6 +69,9 @@ _OVER_S = HEAD_S + 3
 _IDLE = 10_000
 _IDLER = """
 import resource, socket, sys, time
+
+#: Times are judged here.
+pytestmark = pytest.mark.alone
 _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 idle = []

@@ -26,6 +26,9 @@ from tests.wire import (
 )
 from walkin.connection import MAX_FIELDS, MAX_HEAD_BYTES
 
+#: Times are judged here.
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def besieged() -> Iterator[Service]:

@@ -19,6 +19,9 @@ from tests.handles import Answer, Client, Service
 from tests.hostile.sql import CASES, GROUPS, QUICK, SLOW
 from tests.hostile.sql_case import FURNITURE, Case
 
+#: Times are judged here.
+pytestmark = pytest.mark.alone
+
 MIB = 1 << 20
 MAIN_BYTES = 2560 * 4096
 FILES = ["main.db", "main.db-wal"]

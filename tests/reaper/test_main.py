@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from sandbox import clock
 from sandbox.control import Op, Outcome
 from sandbox.place import Place
 from tests.handles import ROOT, is_running, wait_until
-from tests.sandbox.handles import CELL_USER, Zygote, children_of, give_to_cells, new_id, now, traces
+from tests.sandbox.handles import CELL_USER, Zygote, children_of, give_to_cells, new_id, traces
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
@@ -54,6 +55,7 @@ def make_due(folder: Path) -> None:
     """Leave a turn that is due, so that a sweep without a zygote says that it waits for one."""
     place = Place(folder / "data")
     place.prepare(CELL_USER.uid, CELL_USER.gid)
+    clock.keep(place)
     turn = place.cells / "due" / "1" / new_id().hex()
     turn.parent.mkdir(mode=0o700)
     turn.touch()
@@ -97,7 +99,7 @@ def test_what_expires_is_gone_within_seconds_together_with_its_cell(
     with closing(Zygote(folder / "data", blank_cells=0)) as zygote:
         zygote.start()
         start_reaper()
-        instance, line = zygote.create(expires=now() + 1)
+        instance, line = zygote.create(ttl_s=1)
         other, _ = zygote.create()
         line.sql("CREATE TABLE t(a)")
         wait_until(lambda: not traces(zygote.place, instance), 6)
@@ -109,7 +111,7 @@ def test_what_expires_is_gone_within_seconds_together_with_its_cell(
 def test_it_waits_for_a_zygote_that_is_away(start_reaper: Start, folder: Path) -> None:
     with closing(Zygote(folder / "data", blank_cells=0)) as zygote:
         zygote.start()
-        instance, _ = zygote.create(expires=now() + 1)
+        instance, _ = zygote.create(ttl_s=1)
         os.kill(zygote.pid, signal.SIGKILL)
         assert zygote.process is not None
         zygote.process.wait(10)

@@ -215,9 +215,9 @@ def test_a_live_cell_is_ended_before_its_folder_goes(folder: Path) -> None:
     client = BlockingClient(zygote.place.run, 5)
     try:
         zygote.start()
-        instance, line = zygote.create(expires=now() + 2)
+        instance, line = zygote.create(ttl_s=2)
         assert line.sql("SELECT 1").rows == [[1]]
-        Removal(zygote.place, client).remove(instance, now() + 2)
+        Removal(zygote.place, client).remove(instance, now() + 3)
         assert line.next_frame() is None
         assert zygote.ask(Op.OPEN, instance)[0].outcome is Outcome.MISSING
         assert traces(zygote.place, instance) == set()

@@ -27,7 +27,7 @@ from tests.handles import ROOT, wait_until
 CELL_USER = settings.user("")
 AS_ROOT = os.geteuid() == 0
 #: Far enough away for any test.
-LATER = 4_000_000_000
+LATER = 100_000  # seconds: no test lasts that long
 
 
 def own_fds() -> set[int]:
@@ -362,10 +362,10 @@ class Zygote:
 
     # --- questions ---
 
-    def send(self, op: Op, instance: bytes = bytes(16), expires: int = 0, cell: int = 0) -> int:
+    def send(self, op: Op, instance: bytes = bytes(16), amount: int = 0, cell: int = 0) -> int:
         """Ask without waiting; return the question's number."""
         self._number += 1
-        self.control.send(control.encode_request(op, self._number, instance, expires, cell))
+        self.control.send(control.encode_request(op, self._number, instance, amount, cell))
         return self._number
 
     def receive(self) -> tuple[Reply, Line | None]:
@@ -379,28 +379,28 @@ class Zygote:
         return control.decode_reply(packet), line
 
     def ask(
-        self, op: Op, instance: bytes = bytes(16), expires: int = 0, cell: int = 0
+        self, op: Op, instance: bytes = bytes(16), amount: int = 0, cell: int = 0
     ) -> tuple[Reply, Line | None]:
-        number = self.send(op, instance, expires, cell)
+        number = self.send(op, instance, amount, cell)
         reply, line = self.receive()
         assert reply.number == number
         return reply, line
 
-    def ask_until_served(self, op: Op, instance: bytes, expires: int = 0) -> Line:
+    def ask_until_served(self, op: Op, instance: bytes, amount: int = 0) -> Line:
         """Ask again while the zygote is busy, as callers do; return the line."""
 
         def served() -> Line | None:
-            reply, line = self.ask(op, instance, expires)
+            reply, line = self.ask(op, instance, amount)
             assert reply.outcome in (Outcome.DONE, Outcome.BUSY), (reply, self.log()[-2000:])
             return line
 
         line: Line = wait_until(served, 10)
         return line
 
-    def create(self, instance: bytes | None = None, expires: int = LATER) -> tuple[bytes, Line]:
+    def create(self, instance: bytes | None = None, ttl_s: int = LATER) -> tuple[bytes, Line]:
         """Make a database; return its id and a line."""
         instance = instance or new_id()
-        reply, line = self.ask(Op.CREATE, instance, expires)
+        reply, line = self.ask(Op.CREATE, instance, ttl_s)
         assert reply.outcome is Outcome.DONE, (reply, self.log()[-2000:])
         assert line is not None
         return instance, line
@@ -550,7 +550,7 @@ def fake_zygote(run_dir: Path, answering: Answering) -> Iterator[FakeZygote]:
 def done(packet: bytes, text: bytes = b"") -> tuple[bytes, list[int]]:
     """Answer DONE to whatever was asked."""
     request = control.decode_request(packet)
-    return control.encode_reply(Outcome.DONE, request.number, request.expires, text), []
+    return control.encode_reply(Outcome.DONE, request.number, request.amount, text), []
 
 
 def now() -> int:

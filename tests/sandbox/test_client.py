@@ -47,7 +47,7 @@ class Lines:
         request = control.decode_request(packet)
         mine, theirs = socket.socketpair()
         self.ends.append(mine)
-        reply = control.encode_reply(Outcome.DONE, request.number, 77, cell=5)
+        reply = control.encode_reply(Outcome.DONE, request.number, 77, cell=5, ends=9500)
         return reply, [theirs.detach()]
 
     def close(self) -> None:
@@ -108,7 +108,7 @@ def test_what_the_reaper_removed_is_told_without_an_answer(
         blocking.tell_reaped(0)
         blocking.ask_kill(ID)
         told = [control.decode_request(packet) for packet in zygote.packets]
-        assert [(one.op, one.expires) for one in told] == [
+        assert [(one.op, one.amount) for one in told] == [
             (Op.REAPED, 5),
             (Op.REAPED, 0),
             (Op.KILL, 0),
@@ -232,16 +232,16 @@ def test_a_creation_brings_a_line_that_works(tmp_path: Path, lines: Lines) -> No
             line.send(b"through")
             assert lines.ends[0].recv(100) == b"through"
         (request,) = zygote.requests
-    assert (request.op, request.instance, request.expires) == (Op.CREATE, ID, 1234)
+    assert (request.op, request.instance, request.amount) == (Op.CREATE, ID, 1234)
 
 
-def test_an_opening_brings_a_line_the_expiry_and_the_cells_number(
+def test_an_opening_brings_a_line_both_ends_and_the_cells_number(
     tmp_path: Path, lines: Lines
 ) -> None:
     with fake_zygote(tmp_path, lines) as zygote:
         opened = use(tmp_path, lambda client: client.ask_open(ID))
         opened.line.close()
-        assert (opened.expires, opened.cell) == (77, 5)
+        assert (opened.expires, opened.ends, opened.cell) == (77, 9.5, 5)
         assert [request.op for request in zygote.requests] == [Op.OPEN]
 
 

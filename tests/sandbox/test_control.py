@@ -27,15 +27,15 @@ ids = st.binary(min_size=16, max_size=16)
     op=st.sampled_from(Op),
     number=numbers,
     instance=ids,
-    expires=seconds,
+    amount=numbers,
     cell=seconds,
     until=seconds,
 )
 def test_a_request_comes_back_as_it_was_asked(
-    op: Op, number: int, instance: bytes, expires: int, cell: int, until: int
+    op: Op, number: int, instance: bytes, amount: int, cell: int, until: int
 ) -> None:
-    packet = control.encode_request(op, number, instance, expires, cell, until)
-    assert control.decode_request(packet) == Request(op, number, instance, expires, cell, until)
+    packet = control.encode_request(op, number, instance, amount, cell, until)
+    assert control.decode_request(packet) == Request(op, number, instance, amount, cell, until)
 
 
 @given(
@@ -44,12 +44,13 @@ def test_a_request_comes_back_as_it_was_asked(
     expires=seconds,
     text=st.binary(),
     cell=seconds,
+    ends=seconds,
 )
 def test_a_reply_comes_back_as_it_was_given(
-    outcome: Outcome, number: int, expires: int, text: bytes, cell: int
+    outcome: Outcome, number: int, expires: int, text: bytes, cell: int, ends: int
 ) -> None:
-    packet = control.encode_reply(outcome, number, expires, text, cell)
-    assert control.decode_reply(packet) == Reply(outcome, number, expires, text, cell)
+    packet = control.encode_reply(outcome, number, expires, text, cell, ends)
+    assert control.decode_reply(packet) == Reply(outcome, number, expires, text, cell, ends)
 
 
 @given(packet=st.binary(max_size=64))

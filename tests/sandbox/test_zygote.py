@@ -57,16 +57,24 @@ def test_a_created_database_can_be_used_over_its_line(zygote: Zygote) -> None:
     zygote.kill(instance)
 
 
-def test_a_creation_repeats_its_expiry(zygote: Zygote) -> None:
-    reply, _ = zygote.ask(Op.CREATE, new_id(), LATER - 7)
-    assert (reply.outcome, reply.expires) == (Outcome.DONE, LATER - 7)
+def boottime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def test_an_opening_tells_the_expiry(zygote: Zygote) -> None:
-    instance, _ = zygote.create(expires=LATER - 8)
+def test_a_creation_tells_when_it_is_over_by_both_clocks(zygote: Zygote) -> None:
+    before, before_boot = time.time(), boottime()
+    reply, _ = zygote.ask(Op.CREATE, new_id(), 70)
+    assert reply.outcome is Outcome.DONE
+    assert before + 70 <= reply.expires <= time.time() + 71, "never less than the lifetime"
+    assert before_boot + 70 <= reply.ends / 1000 + 0.01 <= boottime() + 71
+
+
+def test_an_opening_tells_the_same(zygote: Zygote) -> None:
+    instance = new_id()
+    made, _ = zygote.ask(Op.CREATE, instance, 70)
     reply, line = zygote.ask(Op.OPEN, instance)
     assert line is not None
-    assert (reply.outcome, reply.expires) == (Outcome.DONE, LATER - 8)
+    assert (reply.outcome, reply.expires, reply.ends) == (Outcome.DONE, made.expires, made.ends)
 
 
 def test_an_id_that_exists_is_not_made_again(zygote: Zygote) -> None:
@@ -127,7 +135,7 @@ def test_what_was_never_made_is_missing(zygote: Zygote) -> None:
 
 
 def test_what_has_expired_is_missing_even_while_its_cell_lives(zygote: Zygote) -> None:
-    instance, line = zygote.create(expires=now() + 1)
+    instance, line = zygote.create(ttl_s=1)
     assert line.sql("SELECT 1").rows == [[1]]
 
     def outcome() -> Outcome:
@@ -137,14 +145,13 @@ def test_what_has_expired_is_missing_even_while_its_cell_lives(zygote: Zygote) -
         return reply.outcome
 
     wait_until(lambda: outcome() is Outcome.MISSING, 3)
-    assert time.time() >= now()
     assert zygote.has_cell(instance)
 
 
 def test_what_has_no_record_is_missing(zygote: Zygote) -> None:
     instance, _ = zygote.create()
     zygote.kill(instance)
-    zygote.place.forget(instance, LATER)
+    zygote.place.forget(instance, now() + LATER + 1)
     reply, _ = zygote.ask(Op.OPEN, instance)
     assert reply.outcome is Outcome.MISSING
 
@@ -283,7 +290,7 @@ def test_the_status_tells_of_what_the_cells_died(start_zygote: Starter) -> None:
 def test_the_status_tells_what_the_reaper_said(start_zygote: Starter) -> None:
     zygote = start_zygote()
     for count in (3, 0, 4):
-        zygote.control.send(control.encode_request(Op.REAPED, 0, expires=count))
+        zygote.control.send(control.encode_request(Op.REAPED, 0, amount=count))
     status = wait_until(lambda: (said := zygote.status())["reaped"] == 7 and said)
     assert 0 <= status["reaper_silent_s"] < 10
 
@@ -291,8 +298,8 @@ def test_the_status_tells_what_the_reaper_said(start_zygote: Starter) -> None:
 def test_the_status_counts_what_a_zygote_before_it_made(start_zygote: Starter) -> None:
     zygote = start_zygote()
     soon = now() + 3
-    for expires in (soon, LATER, LATER):
-        zygote.create(expires=expires)
+    for ttl_s in (3, LATER, LATER):
+        zygote.create(ttl_s=ttl_s)
     assert zygote.status()["instances"] == 3
     zygote.stop()
     zygote.control = zygote.connect()
@@ -314,7 +321,7 @@ Census.forget = forget
 """
     with closing(Zygote(folder / "data")) as zygote:
         zygote.process = zygote.popen_program(watched + RUN)
-        zygote.create(expires=now() + 2)
+        zygote.create(ttl_s=2)
         wait_until(lambda: "census 1" in zygote.log(), 5)
         wait_until(lambda: zygote.log().rstrip().endswith("census 0"), 5)
 

@@ -1,6 +1,7 @@
 """The other side of the wall, played by the test: a cell's end of a line, and a zygote."""
 
 import asyncio
+import math
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
@@ -104,6 +105,11 @@ class FakeCell:
         self.sock.close()
 
 
+def boottime() -> float:
+    """Return what lifetimes are measured by, in seconds."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class Told(NamedTuple):
     """How the zygote answers one question; `line` goes along as a descriptor."""
 
@@ -162,7 +168,10 @@ class FakeZygote:
         told = self._tell(self, request)
         if told is None:
             return
-        reply = control.encode_reply(told.outcome, request.number, told.expires, told.text)
+        ends = max(0, int((told.expires - time.time() + boottime()) * 1000))
+        reply = control.encode_reply(
+            told.outcome, request.number, told.expires, told.text, ends=ends
+        )
         fds = [told.line.fileno()] if told.line else []
         socket.send_fds(asker, [reply], fds)
         if told.line:
@@ -201,7 +210,7 @@ def lines_for(*first_words: bytes) -> Tell:
         if request.op in (Op.CREATE, Op.OPEN):
             number = len(zygote.cells)
             words = first_words[number] if number < len(first_words) else b""
-            expires = request.expires or int(time.time() + 600)
+            expires = math.ceil(time.time() + (request.amount or 600))
             return zygote.line(expires, words)
         return Told(Outcome.DONE)
 

@@ -94,7 +94,7 @@ def test_a_new_database_lives_for_the_lifetime_in_whole_seconds(
             assert before + 100 <= expires <= time.time() + 101
             assert isinstance(expires, int)
             (asked,) = at.zygote.asked
-            assert (asked.op, asked.instance, asked.expires) == (Op.CREATE, instance, expires)
+            assert (asked.op, asked.instance, asked.amount) == (Op.CREATE, instance, 100)
 
     run(main())
 
@@ -146,7 +146,7 @@ def test_a_call_opens_the_database(run: Run, make_settings: Make) -> None:
             assert await calling == (400, b'{"error":"x"}')
             assert (call.timeout_ms, call.flags, call.request_id) == (1500, 0, REQUEST_ID)
             (asked,) = at.zygote.asked
-            assert (asked.op, asked.instance, asked.expires) == (Op.OPEN, INSTANCE, 0)
+            assert (asked.op, asked.instance, asked.amount) == (Op.OPEN, INSTANCE, 0)
 
     run(main())
 
