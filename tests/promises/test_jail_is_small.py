@@ -11,6 +11,7 @@ _AFTER_THE_FORK = [
     "limits",
     "kernel",
     "engine",
+    "statements",
     "policy",
     "blocklist",
     "answers",
