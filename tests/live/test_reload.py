@@ -100,8 +100,9 @@ def test_front_desks_are_replaced_one_by_one_and_no_call_is_lost(
     service = make_service(workers=workers, requests_per_min=0, creations_per_min=0)
     with callers(service) as answers:
         for turn in range(1, 3):
-            before = service.pids("front desk")
-            assert len(before) == workers
+            before = wait_until(
+                lambda: len(found := service.pids("front desk")) == workers and found
+            )
             assert service.process is not None
             service.process.send_signal(signal.SIGUSR2)
             wait_until(

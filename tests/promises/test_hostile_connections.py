@@ -32,6 +32,9 @@ from tests.wire import (
 )
 from walkin.patience import HEAD_S
 
+#: Times are judged here.
+pytestmark = pytest.mark.alone
+
 ENDLESS = (
     b'{"sql": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)'
     b' SELECT max(i) FROM n"}'
@@ -70,8 +73,6 @@ _IDLE = 10_000
 _IDLER = """
 import resource, socket, sys, time
 
-#: Times are judged here.
-pytestmark = pytest.mark.alone
 _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 idle = []

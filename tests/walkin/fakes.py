@@ -19,7 +19,7 @@ Run = Callable[[Any], Any]
 
 
 class Clock:
-    """Wall-clock time that passes when the test says so."""
+    """Time that passes when the test says so."""
 
     def __init__(self, now: float) -> None:
         self.now = now
