@@ -138,7 +138,7 @@ class AsyncClient:
             raise NodeBusy("too many questions wait for the zygote")
         reply, fd = await self._ask(op, instance, amount)
         if reply.outcome is Outcome.DONE and fd is not None:
-            return Opened(descriptors.stream(fd), reply.expires, reply.ends / 1000, reply.cell)
+            return Opened(descriptors.stream(fd), reply.expires, reply.ends / 1e9, reply.cell)
         if fd is not None:
             os.close(fd)
         if reply.outcome is Outcome.MISSING:

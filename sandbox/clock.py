@@ -16,22 +16,22 @@ from pathlib import Path
 from sandbox.place import Place
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_NOTE = re.compile(r"([0-9a-f-]{36}) (-?[0-9]{1,15})")
+_NOTE = re.compile(r"([0-9a-f-]{36}) (-?[0-9]{1,20})")
 
 
 class Clock:
     """Unix time that does not jump."""
 
-    def __init__(self, ahead_ms: int) -> None:
-        self._ahead_ms = ahead_ms
+    def __init__(self, ahead_ns: int) -> None:
+        self._ahead_ns = ahead_ns
 
     def now(self) -> float:
         """Return the time in Unix seconds."""
-        return time.clock_gettime(time.CLOCK_BOOTTIME) + self._ahead_ms / 1000
+        return (time.clock_gettime_ns(time.CLOCK_BOOTTIME) + self._ahead_ns) / 1e9
 
     def ends(self, expires: int) -> int:
-        """Return that Unix second in milliseconds of CLOCK_BOOTTIME; 0 if it was before them."""
-        return max(0, expires * 1000 - self._ahead_ms)
+        """Return that Unix second in nanoseconds of CLOCK_BOOTTIME; 0 if it was before them."""
+        return max(0, expires * 1_000_000_000 - self._ahead_ns)
 
     def off(self) -> float:
         """Return by how many seconds the machine's clock is ahead of this one."""
@@ -59,14 +59,14 @@ def keep(place: Place) -> Clock:
     noted = read(place)
     if noted and place.due_seconds(float("inf")):
         return noted
-    ahead_ms = int((time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)) * 1000)
+    ahead_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     fresh = place.clock.with_name("clock.new")
     try:
         fresh.unlink(missing_ok=True)
-        fresh.symlink_to(f"{_BOOT_ID.read_text().strip()} {ahead_ms}")
+        fresh.symlink_to(f"{_BOOT_ID.read_text().strip()} {ahead_ns}")
         fresh.rename(place.clock)
     except OSError:
         if noted:
             return noted
         raise
-    return Clock(ahead_ms)
+    return Clock(ahead_ns)

@@ -70,7 +70,7 @@ class Reply(NamedTuple):
     """One answer.
 
     For CREATE and OPEN: `expires` is when the database is over (Unix seconds, for its caller),
-    `ends` the same in milliseconds of CLOCK_BOOTTIME, which nobody can set, and `cell` the number
+    `ends` the same in nanoseconds of CLOCK_BOOTTIME, which nobody can set, and `cell` the number
     of its cell. `text` is STATUS's JSON.
     """
 

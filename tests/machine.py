@@ -124,14 +124,14 @@ class SteppedClock:
 
     _MODULE = """
 import pathlib, time
-_honest, _file, _said = time.time, pathlib.Path(__file__).with_name("seconds"), ["0"]
+_honest, _file, _said = time.time_ns, pathlib.Path(__file__).with_name("seconds"), ["0"]
 def _stepped():
     try:
         _said[0] = _file.read_text() or _said[0]
     except OSError:  # in a cell, which can read nothing
         pass
-    return _honest() + float(_said[0])
-time.time = _stepped
+    return _honest() + int(float(_said[0]) * 1e9)
+time.time, time.time_ns = lambda: _stepped() / 1e9, _stepped
 """
 
     def __init__(self, folder: Path) -> None:

@@ -47,7 +47,7 @@ class Lines:
         request = control.decode_request(packet)
         mine, theirs = socket.socketpair()
         self.ends.append(mine)
-        reply = control.encode_reply(Outcome.DONE, request.number, 77, cell=5, ends=9500)
+        reply = control.encode_reply(Outcome.DONE, request.number, 77, cell=5, ends=9_500_000_000)
         return reply, [theirs.detach()]
 
     def close(self) -> None:

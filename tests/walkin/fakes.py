@@ -168,7 +168,7 @@ class FakeZygote:
         told = self._tell(self, request)
         if told is None:
             return
-        ends = max(0, int((told.expires - time.time() + boottime()) * 1000))
+        ends = max(0, int((told.expires - time.time() + boottime()) * 1e9))
         reply = control.encode_reply(
             told.outcome, request.number, told.expires, told.text, ends=ends
         )
