@@ -47,7 +47,14 @@ async def pour(port: int, rate: float, seconds: float) -> list[tuple[Answer, flo
     async def ask() -> None:
         caller = idle.pop() if idle else Caller()
         began = time.perf_counter()
-        found.append((await caller.ask(port, CREATE), time.perf_counter() - began))
+        try:
+            answer = await caller.ask(port, CREATE)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            # It was idle for so long that it was closed, as HTTP has it: asked again by another.
+            caller.close()
+            caller = Caller()
+            answer = await caller.ask(port, CREATE)
+        found.append((answer, time.perf_counter() - began))
         idle.append(caller)
 
     began = time.perf_counter()
