@@ -1,112 +1,105 @@
-"""JSON in and out of a cell: results, error bodies, bound arguments.
+"""The bodies of a cell's 200s: what a call's statements came to.
 
-Runs in: cells. What JSON cannot carry has the one form that rows.py says.
+Runs in: cells.
 """
 
-import binascii
-import json
-import math
-from base64 import b64decode
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
-from sandbox.codes import CODES
+from sandbox import frames
+from sandbox.forms import Form
 from sandbox.frames import MAX_ANSWER_BYTES
+from sandbox.refusal import Refusal
 from sandbox.rows import Rows
 
-Value = None | int | float | str | bytes
-Bindings = list[Value] | dict[str, Value]
-
-_INFINITIES = {"Infinity": math.inf, "-Infinity": -math.inf}
-_INT64 = range(-(1 << 63), 1 << 63)
+_HINT = "aggregate, or page with ORDER BY, LIMIT and OFFSET"
 
 
-class Refusal(Exception):  # noqa: N818 - an answer, not a fault
-    """Raised for a call that ends in an error the caller is told about.
+class Result(NamedTuple):
+    """What one statement came to; `rows` is None if it returned no columns."""
 
-    `code` is a row of codes.py; `detail` follows the words its `error` begins with; `fields` are
-    further members of the body (`statement`, `offset`, `sqlite_code`, `hint`).
+    rows: Rows | None
+    affected: int
+    #: Of an INSERT that made a row.
+    rowid: int | None = None
+    #: How many rows there were, where they were cut and that was soon counted.
+    total: int | None = None
+
+
+class Answer(NamedTuple):
+    """The body of a 200, or the rest of it, and its marks (frames.py)."""
+
+    body: bytes
+    marks: int = 0
+
+
+def encode_result(result: Result, *, budgeted: bool = False, **more: Any) -> bytes:
+    """Return a result as JSON; `more` are further members of its object.
+
+    To a caller with a budget of his own `truncated` says which cap it was.
     """
-
-    def __init__(self, code: str, detail: str = "", **fields: Any) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.detail = detail
-        self.fields = fields
-
-
-def encode_refusal(refusal: Refusal, request_id: str) -> tuple[int, bytes]:
-    """Return status and body of an error answer in the contract's one shape."""
-    row = CODES[refusal.code]
-    error = f"{row.begins}: {refusal.detail}" if refusal.detail else row.begins
-    body = {
-        "error": error,
-        "code": row.name,
-        "retryable": row.retryable,
-        "request_id": request_id,
-        **refusal.fields,
-    }
-    return row.status, orjson.dumps(body)
-
-
-def encode_result(rows: Rows | None, rows_affected: int) -> bytes:
-    """Return the body of a 200; `rows` is None if no statement returned columns."""
-    affected = b'"rows_affected":%d' % rows_affected
-    if rows is None:
-        return b"{%b}" % affected
-    shown = orjson.dumps(rows.columns), rows.json(), affected
-    cut = b',"truncated":true' if rows.truncated else b""
-    body = b'{"columns":%b,"rows":%b,%b%b}' % (*shown, cut)
-    if len(body) > MAX_ANSWER_BYTES:
+    rows = result.rows
+    body = b'"rows_affected":%d' % result.affected
+    if rows is not None:
+        # The rows first: only then is it known whether they were cut.
+        body = b'"rows":[%b],%b' % (rows.end(), body)
+        body = b'"columns":%b,%b' % (orjson.dumps(rows.columns), body)
+        if budgeted:
+            more = _told(result, rows) | more
+        elif rows.cut:
+            body += b',"truncated":true'
+    if result.rowid is not None:
+        more = {"last_insert_rowid": result.rowid} | more
+    if more:
+        body += b"," + orjson.dumps(more)[1:-1]
+    if len(body) > MAX_ANSWER_BYTES - 2:
         raise Refusal("sql_error", "the names of the columns alone are too long for an answer")
-    return body
+    return b"{%b}" % body
 
 
-def decode_call(body: bytes) -> tuple[str, Bindings | None]:
-    """Return SQL and arguments of a body that the front desk has checked. Raises Refusal.
+def _told(result: Result, rows: Rows) -> dict[str, Any]:
+    """Return what a caller with a budget is told of what it cut."""
+    told: dict[str, Any] = {}
+    if rows.cut:
+        told = {"truncated": rows.cut, "hint": _HINT}
+    if rows.cut and result.total is not None:
+        told["total_rows"] = result.total
+    if rows.cells_cut:
+        told["cells_cut"] = rows.cells_cut
+    return told
 
-    The standard library reads it: orjson turns integers beyond 64 bits into floats.
+
+def encode_each(results: list[Result], *, budgeted: bool = False, **more: Any) -> Answer:
+    """Return the body that has every statement's result."""
+    pieces = [encode_result(one, budgeted=budgeted) for one in results]
+    body = b'"results":[%b]' % b",".join(pieces)
+    if more:
+        body += b"," + orjson.dumps(more)[1:-1]
+    return Answer(b"{%b}" % body, sum({marks(one.rows) for one in results if one.rows}))
+
+
+def encode_plans(trees: list[list[dict[str, Any]]]) -> bytes:
+    """Return the body that has every statement's plan."""
+    return orjson.dumps({"plans": trees, "rows_affected": 0})
+
+
+def encode_lines(result: Result, form: Form) -> Answer:
+    """Return a result in a form that has rows and nothing else, or the rest of it.
+
+    What returned no columns has one: how many rows it changed.
     """
-    try:
-        call = json.loads(body)
-    except json.JSONDecodeError:
-        raise
-    except (ValueError, RecursionError):
-        raise Refusal("invalid_args", "a number too long or a value too deep") from None
-    args = call.get("args")
-    if isinstance(args, dict):
-        named = {_bare(name): _value(item, name) for name, item in args.items()}
-        if len(named) < len(args):
-            raise Refusal("invalid_args", "a parameter is named twice")
-        return call["sql"], named
-    if args is not None:
-        return call["sql"], [_value(item, at) for at, item in enumerate(args)]
-    return call["sql"], None
+    rows = result.rows
+    assert rows is not None  # noqa: S101 - statements.py makes some of what has none
+    body = rows.end()
+    if form is Form.MARKDOWN and rows.cut:
+        total = "more" if result.total is None else f"{result.total:,}"
+        body += f"\n*Cut by {rows.cut}: {rows.count:,} of {total} rows; {_HINT}.*\n".encode()
+    return Answer(body, marks(rows))
 
 
-def _bare(name: str) -> str:
-    """Return a parameter's name without the mark that SQL has before it."""
-    return name[1:] if name[:1] in {":", "@", "$"} else name
-
-
-def _value(item: Any, where: str | int) -> Value:
-    """Return what SQLite binds for one JSON value."""
-    if isinstance(item, int) and item not in _INT64:
-        raise Refusal("invalid_args", f"{where!r} does not fit a 64-bit integer")
-    if item is None or isinstance(item, int | float | str):
-        return item
-    if isinstance(item, dict) and len(item) == 1:
-        (form, text), *_ = item.items()
-        if form == "base64" and isinstance(text, str):
-            try:
-                return b64decode(text, validate=True)
-            except (binascii.Error, ValueError):
-                raise Refusal("invalid_args", f"{where!r} is not base64") from None
-        if form == "float" and isinstance(text, str) and text in _INFINITIES:
-            return _INFINITIES[text]
-    raise Refusal(
-        "invalid_args",
-        f'{where!r} must be a number, a string, null, true, false, {{"base64": "..."}} or '
-        '{{"float": "Infinity"}}',
-    )
+def marks(rows: Rows | None) -> int:
+    """Return the mark for the cap that has cut the rows."""
+    if rows is None or not rows.cut:
+        return 0
+    return frames.CUT_ROWS if rows.cut == "max_rows" else frames.CUT_BYTES

@@ -1,13 +1,13 @@
 """The blocklist: the polite first answer to SQL that names what is not to be had here.
 
-Runs in: cells. Standard library only. The text is cut into tokens as SQLite's own tokenizer does
-(https://www.sqlite.org/src/file/src/tokenize.c), so a word inside a string or a comment is data.
+Runs in: cells. Standard library only. A word inside a string or a comment is data (tokens.py).
 What is refused is the use, not the letters: a table or column may be called `edit`. The
 authorizer and the jail are what hold; nothing depends on this list being complete.
 """
 
 import re
-from typing import NamedTuple
+
+from sandbox.tokens import Token, tokens
 
 #: Called, these reach files or other databases wherever an SQLite build has them.
 _FUNCTIONS = frozenset(
@@ -25,60 +25,6 @@ _SUSPECTS = re.compile(
     r"attach|detach|load_extension|readfile|writefile|edit|zipfile|unzip|fts5|sqlite_dbpage",
     re.IGNORECASE,
 )
-# Alternatives in the order SQLite tries them; an open comment or string runs to the end. A vertical
-# tab is space behind other space alone.
-_TOKEN = re.compile(
-    r"""
-      (?P<space>   [ \t\n\f\r][ \t\n\v\f\r]* | \ufeff | --[^\n]* | /\*(?:.*?\*/|.*\Z) )
-    | (?P<string>  '(?:[^']|'')*(?:'|\Z) )
-    | (?P<quoted>  "(?:[^"]|"")*(?:"|\Z) | `(?:[^`]|``)*(?:`|\Z) | \[[^\]]*(?:\]|\Z) )
-    | (?P<word>    (?:[A-Za-z_$]|[^\x00-\x7f])(?:[A-Za-z0-9_$]|[^\x00-\x7f])* )
-    | (?P<other>   . )
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-
-
-class Token(NamedTuple):
-    """One significant piece of SQL: `kind` is string, quoted, word or other."""
-
-    kind: str
-    text: str
-
-    @property
-    def name(self) -> str:
-        """The identifier it would be, in lower case and without its quotes."""
-        if self.kind == "quoted":
-            mark = "]" if self.text[0] == "[" else self.text[0]
-            return self.text[1:].removesuffix(mark).replace(mark * 2, mark).lower()
-        return self.text.lower()
-
-
-def tokens(sql: str) -> list[Token]:
-    """Return the SQL's tokens without white space and comments. Accepts any text."""
-    return [
-        Token(match.lastgroup or "", match.group())
-        for match in _TOKEN.finditer(sql)
-        if match.lastgroup != "space"
-    ]
-
-
-def first_word(sql: str) -> str:
-    """Return the statement's first keyword in upper case, or an empty string."""
-    for match in _TOKEN.finditer(sql):
-        if match.lastgroup == "word":
-            return match.group().upper()
-        if match.lastgroup != "space" and match.group() != ";":
-            return ""
-    return ""
-
-
-def is_blank(sql: str, start: int) -> bool:
-    """Say whether only white space, comments and semicolons follow."""
-    for match in _TOKEN.finditer(sql, start):
-        if match.lastgroup != "space" and match.group() != ";":
-            return False
-    return True
 
 
 def forbidden(sql: str) -> str | None:
@@ -90,13 +36,18 @@ def forbidden(sql: str) -> str | None:
     for at, token in enumerate(found):
         if token.text == ";":
             begin = at + 1
-        elif token.kind not in ("string", "other"):
+        elif token.kind in ("quoted", "word"):
             keyword = (
                 _statement(found, begin, at) or _call(found, begin, at) or _page(found, at, token)
             )
             if keyword:
                 return keyword
     return None
+
+
+def is_refused(function: str) -> bool:
+    """Say whether calling a function is a forbidden use."""
+    return function.lower() in _FUNCTIONS or function.lower().startswith(_FUNCTION_PREFIX)
 
 
 def _statement(found: list[Token], begin: int, at: int) -> str | None:

@@ -18,14 +18,16 @@ from typing import NoReturn
 from landlockpy import Ruleset
 from setproctitle import setproctitle
 
-from sandbox import answers, frames, jail, leash, limits
-from sandbox.answers import Refusal
+from sandbox import calls, frames, jail, leash, limits, receipts, refusal
+from sandbox.answers import Answer
 from sandbox.engine import Engine, seed_randomness
 from sandbox.errors import FrameError
-from sandbox.frames import Decoder, Kind
+from sandbox.forms import IN_LINES
+from sandbox.frames import Ask, Asked, Decoder, Kind
 from sandbox.jail import Walls
 from sandbox.leash import Order, Report
 from sandbox.place import DATABASE, Place
+from sandbox.refusal import Refusal
 
 #: From the deadline on SQLite has this long to come back by itself, then the kernel ends us.
 GRACE_S = 0.2
@@ -142,17 +144,21 @@ class _Cell:
             self._drop(line)
 
     def _answer(self, line: _Line, payload: bytes) -> None:
-        timeout_ms, announce, request_id, body = frames.decode_call(payload)
-        if announce:
+        asked = frames.decode_call(payload)
+        if asked.announce:
             _require_asker(line.sock)
             line.sock.sendall(frames.encode(Kind.STARTED))
-        timeout_s = timeout_ms / 1000
+        timeout_s = asked.timeout_ms / 1000
+        began = time.monotonic()
         # Not every query looks at SQLite's clock. This one is the kernel's: SIGALRM ends us.
         signal.setitimer(signal.ITIMER_REAL, timeout_s + GRACE_S)
-        status, answer = self._run(body, request_id.hex(), time.monotonic() + timeout_s)
-        signal.setitimer(signal.ITIMER_REAL, 0)
         try:
-            line.sock.sendall(frames.encode_answer(status, answer))
+            try:
+                status, answer = self._run(asked, line.sock, began + timeout_s)
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            took_us = int((time.monotonic() - began) * 1_000_000)
+            line.sock.sendall(frames.encode_answer(status, answer.body, answer.marks, took_us))
         finally:
             self._tidy()
 
@@ -164,17 +170,54 @@ class _Cell:
             self._retire()
             raise
 
-    def _run(self, body: bytes, request_id: str, deadline: float) -> tuple[int, bytes]:
+    def _run(self, asked: Asked, sock: socket.socket, deadline: float) -> tuple[int, Answer]:
         try:
-            sql, args = answers.decode_call(body)
-            return 200, self._engine.run(sql, args, deadline)
-        except Refusal as refusal:
-            return answers.encode_refusal(refusal, request_id)
+            if asked.ask is Ask.SCHEMA:
+                return 200, self._engine.describe(asked.form, deadline)
+            say = _Mouth(sock, deadline).say if asked.form in IN_LINES else None
+            return 200, self._engine.run(_decode(asked), deadline, say)
+        except Refusal as refused:
+            request_id = asked.request_id.hex()
+            status, body = refusal.encode(refused, request_id)
         except MemoryError:
-            return answers.encode_refusal(Refusal("out_of_memory", "out of memory"), request_id)
+            out = Refusal("out_of_memory", "out of memory")
+            status, body = refusal.encode(out, asked.request_id.hex())
+        except ConnectionError:  # nobody takes what is said
+            raise
         except Exception:
+            request_id = asked.request_id.hex()
             _report_fault(self._own, request_id)
-            return answers.encode_refusal(Refusal("internal"), request_id)
+            status, body = refusal.encode(Refusal("internal"), request_id)
+        return status, Answer(body)
+
+
+def _decode(asked: Asked) -> calls.Call:
+    call = calls.decode(asked.body, asked.form)
+    if not asked.key or call.readonly:  # what changes nothing may be repeated
+        return call
+    fingerprint = receipts.fingerprint(asked.body, asked.form)
+    return call._replace(key=asked.key, print=fingerprint, is_plain=False)
+
+
+class _Mouth:
+    """Says a long answer as it comes, for as long as its call may take."""
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self._sock = sock
+        self._deadline = deadline
+
+    def say(self, piece: bytes) -> None:
+        """Send a piece. Raises Refusal when the time is over, ConnectionError."""
+        rest = memoryview(frames.encode_data(piece))
+        ready = select.poll()
+        ready.register(self._sock, select.POLLOUT)
+        while rest:
+            left_s = self._deadline - time.monotonic()
+            if left_s <= 0:
+                # In the middle of a frame nothing more can be said.
+                raise ConnectionAbortedError("the asker takes too long")
+            if ready.poll(left_s * 1000):
+                rest = rest[self._sock.send(rest, socket.MSG_DONTWAIT) :]
 
 
 def _require_asker(sock: socket.socket) -> None:

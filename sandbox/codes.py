@@ -30,10 +30,20 @@ CODES = {
         Code("invalid_json", 400, "invalid json", "the body is not a JSON object"),
         Code("missing_sql", 400, "missing sql", "`sql` is absent, empty or not a string"),
         Code("unknown_field", 400, "unknown field", "the body has a member that is not known"),
+        Code("invalid_option", 400, "invalid option", "a member of the body has a wrong value"),
         Code("invalid_args", 400, "invalid args", "`args` cannot be bound to the statement"),
         Code("forbidden_keyword", 400, "forbidden sql keyword", "the blocklist or the authorizer"),
+        Code("read_only", 400, "invalid sql", "a read-only call would change something"),
         Code("not_authorized", 400, "invalid sql", "something that is kept fixed or closed"),
-        Code("sql_error", 400, "invalid sql", "SQLite refused the statement"),
+        Code("syntax_error", 400, "invalid sql", "it is not SQL; see `token`"),
+        Code("unknown_table", 400, "invalid sql", "no such table, view, index or trigger"),
+        Code("unknown_column", 400, "invalid sql", "no such column; see `suggestions`"),
+        Code("unknown_function", 400, "invalid sql", "no such function; see `suggestions`"),
+        Code("ambiguous_column", 400, "invalid sql", "several tables have a column of that name"),
+        Code("already_exists", 400, "invalid sql", "what is to be made is there already"),
+        Code("datatype_mismatch", 400, "invalid sql", "an integer is needed and this is none"),
+        Code("constraint_failed", 400, "invalid sql", "see `constraint`"),
+        Code("sql_error", 400, "invalid sql", "SQLite refused the statement otherwise"),
         Code("out_of_memory", 400, "invalid sql", "the query needs more memory than it may have"),
         Code("transaction_open", 400, "invalid sql", "the call ended between BEGIN and COMMIT"),
         Code("text_not_utf8", 400, "invalid sql", "a text value in the result is not UTF-8"),
@@ -42,6 +52,8 @@ CODES = {
         Code("invalid_http", 400, "invalid http", "what arrived is not an HTTP/1.1 request"),
         Code("path_not_found", 404, "path not found", "no such path"),
         Code("method_not_allowed", 405, "method not allowed", "see `Allow`"),
+        Code("not_acceptable", 406, "not acceptable", "`Accept` names no form that there is"),
+        Code("key_reused", 409, "idempotency key reused", "the key was used for another call"),
         Code("query_timeout", 408, "query timed out", "the call outran its clock"),
         Code("body_timeout", 408, "request body timed out", "the body came too slowly"),
         Code("body_too_large", 413, "request body too large", "the body is over 8,192 bytes"),
@@ -61,4 +73,4 @@ CODES = {
 }
 
 #: Every status a cell may answer with; anything else is the answer of a broken cell.
-CELL_STATUSES = frozenset({200, 400, 408, 500, 507})
+CELL_STATUSES = frozenset({200, 400, 408, 409, 500, 507})

@@ -1,23 +1,45 @@
 """The bench: one SQLite file, opened inside the jail, run under limits and a deadline.
 
-Runs in: cells (`blank_database` in the zygote). With statements.py the only module that imports
-apsw; what SQL may do and how much of it is written down in policy.py.
+Runs in: cells (`blank_database` in the zygote). What SQL may do and how much of it is written down
+in policy.py; what a call does with its statements, in statements.py.
 """
 
 import contextlib
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import apsw
+import orjson
 
-from sandbox import blocklist, policy
-from sandbox.answers import Bindings, Refusal
-from sandbox.statements import Statements, code_name
+from sandbox import blocklist, policy, receipts, schema
+from sandbox.answers import Answer
+from sandbox.calls import Call
+from sandbox.failures import code_name
+from sandbox.forms import Form
+from sandbox.refusal import Refusal
+from sandbox.statements import Say, Statements
 
-_RULES = {getattr(apsw, name): rule for name, rule in policy.RULES.items()}
-_VACUUM_RULES = {getattr(apsw, name): rule for name, rule in policy.VACUUM_RULES.items()}
+_ACTIONS = {
+    number: str(name)
+    for number, name in apsw.mapping_authorizer_function.items()
+    if isinstance(number, int)
+}
+_NUMBERS = {name: number for number, name in _ACTIONS.items()}
+
+
+def _by_number(rules: dict[str, policy.Rule]) -> dict[int, policy.Rule]:
+    return {_NUMBERS[name]: rule for name, rule in rules.items()}
+
+
+_RULES = _by_number(policy.RULES)
+_VACUUM_RULES = _by_number(policy.VACUUM_RULES)
+_READ_ONLY_RULES = _by_number(policy.read_only(_NUMBERS))
 #: A file that somebody else has written to or cut off; all of it was there before the cell.
 _DAMAGED = (apsw.NotADBError, apsw.CorruptError, apsw.CantOpenError)
+#: What shows the schema: a table, or the table form of a pragma.
+_SCHEMA = ("sqlite_master", "sqlite_schema", "dbstat", "pragma_")
 
 
 def blank_database() -> bytes:
@@ -56,7 +78,11 @@ class Engine:
         self._deadline = 0.0
         self._denials: list[policy.Denial] = []
         self._rules = _RULES
+        self._is_explained: Callable[[], bool] = lambda: False
         self._left_behind = False
+        #: It keeps receipts, which calls are not to see.
+        self._keeps_receipts = False
+        self._sees_schema = False
         apsw.hard_heap_limit(policy.HEAP_BYTES)
         #: What every call is told where the file is no database any more.
         self._damage: Refusal | None = None
@@ -78,6 +104,7 @@ class Engine:
             connection.config(getattr(apsw, f"SQLITE_DBCONFIG_{switch}"), on)
         connection.drop_modules(sorted(policy.MODULES))
         connection.execute(policy.PRAGMAS).fetchall()
+        self._keeps_receipts = connection.table_exists("main", receipts.TABLE)
         for limit, value in policy.LIMITS.items():
             connection.limit(getattr(apsw, f"SQLITE_LIMIT_{limit}"), value)
         connection.set_authorizer(self._authorize)
@@ -93,31 +120,110 @@ class Engine:
             self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         self._connection.close()
 
-    def run(self, sql: str, args: Bindings | None, deadline: float) -> bytes:
-        """Run one call's statements and return the body of its 200. Raises Refusal.
+    def run(self, call: Call, deadline: float, say: Say | None = None) -> Answer:
+        """Run one call's statements and return its answer. Raises Refusal, and what `say` does.
 
         `deadline` is in seconds of time.monotonic(). Statements before one that fails stay done
-        unless the call had opened a transaction.
+        unless the call had opened a transaction. `say` takes what an answer in lines has already;
+        without it an answer is one piece.
         """
         if self._damage:
             raise self._damage.with_traceback(None)  # or it would grow with each call
-        keyword = blocklist.forbidden(sql)
+        keyword = blocklist.forbidden(call.sql)
         if keyword:
             raise Refusal("forbidden_keyword", keyword)
-        if "\0" in sql:
+        if "\0" in call.sql:
             raise Refusal("sql_error", "the text has a NUL character")
         self._deadline = deadline
         self._denials.clear()
-        vacuum = policy.is_plain_vacuum(sql) if "vacuum" in sql.lower() else False
-        if vacuum:
-            self._rules = _VACUUM_RULES
-            self._connection.limit(apsw.SQLITE_LIMIT_ATTACHED, 1)
+        statements = Statements(self._connection, call, deadline, self._denials, self._ours, say)
+        if call.is_plain and not self._keeps_receipts and "vacuum" not in call.sql.lower():
+            return statements.run()
+        with contextlib.ExitStack() as after:
+            self._prepare(call, after)
+            if call.readonly:
+                self._is_explained = statements.is_explained
+            if self._keeps_receipts:
+                statements.hides = lambda row: self._sees_schema and receipts.shows(row)
+            return statements.run()
+
+    def describe(self, form: Form, deadline: float) -> Answer:
+        """Return what the database is made of. Raises Refusal."""
+        if self._damage:
+            raise self._damage.with_traceback(None)
+        self._deadline = deadline
         try:
-            return Statements(self._connection, sql, deadline, self._denials).run(args)
+            found = schema.Described(self._ours, deadline, apsw.Error).describe()
+        except apsw.InterruptError:
+            raise Refusal("query_timeout") from None
+        except apsw.Error as error:
+            raise Refusal("sql_error", str(error), sqlite_code=code_name(error)) from None
+        if form is Form.MARKDOWN:
+            return Answer(schema.as_markdown(found).encode())
+        return Answer(orjson.dumps(found))
+
+    def _prepare(self, call: Call, after: contextlib.ExitStack) -> None:
+        """Set up what only some calls need, and have it undone behind them."""
+        if "vacuum" in call.sql.lower() and policy.is_plain_vacuum(call.sql):
+            after.callback(self._set_rules, _RULES)
+            self._set_rules(_VACUUM_RULES)
+            after.callback(self._connection.limit, apsw.SQLITE_LIMIT_ATTACHED, 0)
+            self._connection.limit(apsw.SQLITE_LIMIT_ATTACHED, 1)
+        if call.key and not self._keeps_receipts:
+            self._make_receipts()
+        if call.readonly:
+            self._connect_rtrees()
+            after.callback(self._ours, "PRAGMA query_only=OFF")
+            after.callback(self._set_rules, _RULES)
+            self._ours("PRAGMA query_only=ON")
+            self._set_rules(_READ_ONLY_RULES)
+        if call.readonly or self._keeps_receipts:
+            self._sees_schema = False
+            # Statements that were prepared before are prepared again, past the rules of this call
+            # (https://www.sqlite.org/c3ref/set_authorizer.html).
+            self._connection.set_authorizer(self._authorize)
+
+    def _connect_rtrees(self) -> None:
+        """Have R-Trees prepare the writes that each needs, though only to be read, before a gate.
+
+        See rtreeSqlInit in SQLite's ext/rtree/rtree.c.
+        """
+        found = self._ours(
+            "SELECT name FROM sqlite_schema WHERE rootpage = 0 AND sql LIKE '%rtree%'"
+        )
+        for (name,) in found:
+            with contextlib.suppress(apsw.SQLError):  # it is of another module, or broken
+                self._ours("SELECT count(*) FROM pragma_table_info(?)", name)
+
+    def _set_rules(self, rules: dict[int, policy.Rule]) -> None:
+        self._rules = rules
+
+    def _make_receipts(self) -> None:
+        """Make the table for receipts, under a name that SQLite keeps for its own."""
+        switch = self._connection.config
+        switch(apsw.SQLITE_DBCONFIG_DEFENSIVE, 0)
+        switch(apsw.SQLITE_DBCONFIG_WRITABLE_SCHEMA, 1)
+        try:
+            self._ours(receipts.MAKE)
+        except apsw.FullError:
+            raise Refusal("quota_exceeded") from None
         finally:
-            if vacuum:
-                self._rules = _RULES
-                self._connection.limit(apsw.SQLITE_LIMIT_ATTACHED, 0)
+            switch(apsw.SQLITE_DBCONFIG_WRITABLE_SCHEMA, 0)
+            switch(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+        self._keeps_receipts = True
+
+    def _ours(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Run a statement of our own, which nothing is forbidden, and return its rows.
+
+        It is not cached: a caller's statement of the same words would find it prepared.
+        """
+        rules, self._rules = self._rules, {}
+        left_behind = self._left_behind
+        try:
+            return self._connection.execute(sql, values, can_cache=False).fetchall()
+        finally:
+            self._rules = rules
+            self._left_behind = left_behind
 
     def tidy(self) -> None:
         """End what a call must not leave to the next: a transaction, temporary objects, pragmas."""
@@ -131,12 +237,16 @@ class Engine:
     def _authorize(
         self, action: int, first: str | None, second: str | None, schema: str | None, _: str | None
     ) -> int:
-        name = apsw.mapping_authorizer_function[action]
-        if policy.lasts_beyond_the_call(str(name), first, second, schema):
+        name = _ACTIONS[action]
+        if policy.lasts_beyond_the_call(name, first, second, schema):
             self._left_behind = True
+        if name in ("SQLITE_READ", "SQLITE_PRAGMA"):
+            self._sees_schema |= name == "SQLITE_PRAGMA" or (first or "").startswith(_SCHEMA)
         rule = self._rules.get(action)
         denial = rule(first, second) if rule else None
-        if denial is None:
+        # Pragmas may act as soon as they are prepared, explained or not.
+        is_lifted = name != "SQLITE_PRAGMA" and self._is_explained()
+        if denial is None or (denial.code == "read_only" and is_lifted):
             return apsw.SQLITE_OK
         self._denials.append(denial)
         return apsw.SQLITE_DENY

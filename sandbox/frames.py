@@ -10,22 +10,62 @@ Runs in: front desk and cells; standard library only. Pure functions on bytes.
 A call is one CALL frame. Its answer is any number of DATA frames and one END frame with the status
 and the last piece of the body, or one RETIRED frame: the cell is going away and has not begun the
 call. STARTED says that a call has left the cell's queue; a cell sends it only when a CALL asks.
+DATA frames of an answer in lines may come while there are more to be made; then an END that says
+anything but 200 means that the answer broke off.
 """
 
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
+from typing import NamedTuple
 
 from sandbox.errors import FrameError
+from sandbox.forms import Form
 
 HEADER = struct.Struct("!BI")
-#: timeout in milliseconds, flags, request id; the HTTP body follows.
-CALL_HEAD = struct.Struct("!IB16s")
-#: status; the last piece of the body follows.
-END_HEAD = struct.Struct("!H")
+#: timeout in milliseconds, flags, what is asked, form, request id, length of the key; the key (for
+#: safe retries) and the HTTP body follow.
+CALL_HEAD = struct.Struct("!IBBB16sB")
+#: status, marks, microseconds it took; the last piece of the body follows.
+END_HEAD = struct.Struct("!HBI")
 
 #: Flag of a CALL: say STARTED when the call begins (several askers share this cell).
 ANNOUNCE = 1
+
+
+class Ask(IntEnum):
+    """What a call wants."""
+
+    SQL = 0
+    SCHEMA = 1
+
+
+#: Marks of an END, which the front desk tells in fields of the answer's head: it is the answer of
+#: an earlier call with the same key; it was cut by a cap on rows, or on bytes.
+REPLAYED = 1
+CUT_ROWS = 2
+CUT_BYTES = 4
+
+
+class Asked(NamedTuple):
+    """What a CALL frame says."""
+
+    timeout_ms: int
+    announce: bool
+    ask: Ask
+    form: Form
+    request_id: bytes
+    key: bytes
+    body: bytes
+
+
+class Ended(NamedTuple):
+    """What an END frame says; `took_us` is what the cell spent on the call, in microseconds."""
+
+    status: int
+    marks: int
+    took_us: int
+    piece: bytes
 
 
 class Kind(IntEnum):
@@ -37,6 +77,10 @@ class Kind(IntEnum):
     RETIRED = 4
     STARTED = 5
 
+
+#: Found sooner than by making one of a number.
+_ASKS = {ask.value: ask for ask in Ask}
+_FORMS = {form.value: form for form in Form}
 
 #: The longest piece of a body that one frame carries.
 PIECE_BYTES = 262_144
@@ -50,42 +94,78 @@ LIMITS = {
     Kind.STARTED: 0,
 }
 
+#: By number; there is no 0.
+_LONGEST = [0, *(LIMITS[kind] for kind in sorted(LIMITS))]
+
 #: The longest answer, all its DATA frames together: 1 MiB of rows and their column names.
 MAX_ANSWER_BYTES = 4 << 20
 
 TO_CELL = frozenset({Kind.CALL})
 FROM_CELL = frozenset({Kind.DATA, Kind.END, Kind.RETIRED, Kind.STARTED})
 
+_NONE = (None, 0)
+
 Frame = tuple[Kind, bytes]
 
 
 def encode(kind: Kind, payload: bytes = b"") -> bytes:
     """Return one frame. Raises FrameError if the payload is longer than its kind allows."""
-    if len(payload) > LIMITS[kind]:
+    if len(payload) > _LONGEST[kind]:
         raise FrameError(f"{kind.name} frame of {len(payload)} bytes")
     return HEADER.pack(kind, len(payload)) + payload
 
 
-def encode_call(timeout_ms: int, request_id: bytes, body: bytes, *, announce: bool) -> bytes:
+def encode_call(
+    timeout_ms: int,
+    request_id: bytes,
+    body: bytes,
+    *,
+    announce: bool,
+    ask: Ask = Ask.SQL,
+    form: Form = Form.JSON,
+    key: bytes = b"",
+) -> bytes:
     """Return the CALL frame for an HTTP body that the front desk has already checked."""
-    head = CALL_HEAD.pack(timeout_ms, ANNOUNCE if announce else 0, request_id)
-    return encode(Kind.CALL, head + body)
+    flags = ANNOUNCE if announce else 0
+    head = CALL_HEAD.pack(timeout_ms, flags, ask, form, request_id, len(key))
+    return encode(Kind.CALL, head + key + body)
 
 
-def decode_call(payload: bytes) -> tuple[int, bool, bytes, bytes]:
-    """Return timeout in milliseconds, `announce`, request id and HTTP body of a CALL."""
+def decode_call(payload: bytes) -> Asked:
+    """Return what a CALL says. Raises FrameError for one that says nothing we know."""
     if len(payload) < CALL_HEAD.size:
         raise FrameError(f"CALL frame of {len(payload)} bytes")
-    timeout_ms, flags, request_id = CALL_HEAD.unpack_from(payload)
-    return timeout_ms, bool(flags & ANNOUNCE), request_id, payload[CALL_HEAD.size :]
+    timeout_ms, flags, ask, form, request_id, length = CALL_HEAD.unpack_from(payload)
+    body_at = CALL_HEAD.size + length
+    if body_at > len(payload):
+        raise FrameError(f"CALL frame with a key of {length} bytes and no room for it")
+    try:
+        return Asked(
+            timeout_ms,
+            bool(flags & ANNOUNCE),
+            _ASKS[ask],
+            _FORMS[form],
+            request_id,
+            payload[CALL_HEAD.size : body_at],
+            payload[body_at:],
+        )
+    except KeyError as unknown:
+        raise FrameError(f"CALL frame that asks for number {unknown}") from None
 
 
-def encode_answer(status: int, body: bytes) -> bytes:
-    """Return a whole answer: an END frame, and DATA frames for what is too long for it."""
-    last = max(0, len(body) - 1) // PIECE_BYTES * PIECE_BYTES
-    pieces = [encode(Kind.DATA, body[at : at + PIECE_BYTES]) for at in range(0, last, PIECE_BYTES)]
-    pieces.append(encode(Kind.END, END_HEAD.pack(status) + body[last:]))
-    return b"".join(pieces)
+def encode_data(body: bytes) -> bytes:
+    """Return the DATA frames for a piece of a body that goes on."""
+    pieces = range(0, len(body), PIECE_BYTES)
+    return b"".join(encode(Kind.DATA, body[at : at + PIECE_BYTES]) for at in pieces)
+
+
+def encode_answer(status: int, body: bytes, marks: int = 0, took_us: int = 0) -> bytes:
+    """Return a whole answer, or its end: an END frame, and DATA frames for what is too long."""
+    head = END_HEAD.pack(status, marks, min(took_us, 0xFFFF_FFFF))
+    if len(body) <= PIECE_BYTES:
+        return HEADER.pack(Kind.END, len(head) + len(body)) + head + body
+    last = (len(body) - 1) // PIECE_BYTES * PIECE_BYTES
+    return encode_data(body[:last]) + encode(Kind.END, head + body[last:])
 
 
 class Decoder:
@@ -96,7 +176,10 @@ class Decoder:
     """
 
     def __init__(self, accepts: frozenset[Kind]) -> None:
-        self._accepts = accepts
+        #: Kind and longest payload, by number: what an enumeration hashes takes its time.
+        self._accepts: dict[int, tuple[Kind | None, int]] = {
+            kind.value: (kind, LIMITS[kind]) for kind in accepts
+        }
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Frame]:
@@ -115,10 +198,10 @@ class Decoder:
         try:
             while len(buffer) - at >= HEADER.size:
                 number, length = HEADER.unpack_from(buffer, at)
-                if number not in self._accepts:
+                kind, most = self._accepts.get(number, _NONE)
+                if kind is None:
                     raise FrameError(f"frame kind {number} is not accepted here")
-                kind = Kind(number)
-                if length > LIMITS[kind]:
+                if length > most:
                     raise FrameError(f"{kind.name} frame announces {length} bytes")
                 start = at + HEADER.size
                 if len(buffer) - start < length:
@@ -129,8 +212,9 @@ class Decoder:
             del buffer[:at]
 
 
-def decode_end(payload: bytes) -> tuple[int, bytes]:
-    """Return status and last piece of an END frame. Raises FrameError for one without status."""
+def decode_end(payload: bytes) -> Ended:
+    """Return what an END frame says. Raises FrameError for one without status."""
     if len(payload) < END_HEAD.size:
         raise FrameError(f"END frame of {len(payload)} bytes")
-    return END_HEAD.unpack_from(payload)[0], payload[END_HEAD.size :]
+    status, marks, took_us = END_HEAD.unpack_from(payload)
+    return Ended(status, marks, took_us, payload[END_HEAD.size :])

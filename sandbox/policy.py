@@ -10,10 +10,10 @@ rule is allowed. A rule takes the action's two arguments and returns None, or th
 becomes the caller's error.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from sandbox import blocklist
+from sandbox import receipts, tokens
 
 #: 10 MB: pages of 4,096 bytes (https://www.sqlite.org/pragma.html#pragma_max_page_count).
 MAX_PAGES = 2560
@@ -115,6 +115,8 @@ _PRAGMAS_AS_THEY_ARE = {
 
 def _pragma(name: str | None, value: str | None) -> Denial | None:
     name = (name or "").lower()
+    if (value or "").lower() == receipts.TABLE:
+        return _write(value, None)
     if name in _PRAGMAS_WITH_ANY_VALUE:
         return None
     if name not in _PRAGMAS_TO_READ:
@@ -122,6 +124,11 @@ def _pragma(name: str | None, value: str | None) -> Denial | None:
     if value is None or value.lower() in _PRAGMAS_AS_THEY_ARE.get(name, ()):
         return None
     return Denial("not_authorized", f"PRAGMA {name} is fixed here and can only be read")
+
+
+def is_refused(function: str) -> bool:
+    """Say whether a function may not be called."""
+    return function.lower() in _FUNCTIONS
 
 
 def _function(_: str | None, name: str | None) -> Denial | None:
@@ -145,11 +152,17 @@ def _module(_: str | None, module: str | None) -> Denial | None:
     return Denial("not_authorized", f"virtual tables of module {module} are not available here")
 
 
-def _read(table: str | None, _: str | None) -> Denial | None:
+def _write(table: str | None, _: str | None) -> Denial | None:
+    if (table or "").lower() == receipts.TABLE:
+        return Denial("not_authorized", "this table is the service's own")
+    return None
+
+
+def _read(table: str | None, column: str | None) -> Denial | None:
     # The table form of PRAGMA database_list shows a path of the server.
     if (table or "").lower() == "pragma_database_list":
         return Denial("not_authorized", "PRAGMA database_list is not available here")
-    return None
+    return _write(table, column)
 
 
 RULES: dict[str, Rule] = {
@@ -158,6 +171,9 @@ RULES: dict[str, Rule] = {
     "SQLITE_PRAGMA": _pragma,
     "SQLITE_FUNCTION": _function,
     "SQLITE_READ": _read,
+    "SQLITE_INSERT": _write,
+    "SQLITE_UPDATE": _write,
+    "SQLITE_DELETE": _write,
     "SQLITE_CREATE_VTABLE": _module,
 }
 
@@ -167,12 +183,65 @@ VACUUM_RULES: dict[str, Rule] = {
     **RULES,
     "SQLITE_ATTACH": lambda file, second: None if file == "" else _attach(file, second),
     "SQLITE_DETACH": lambda *_: None,
+    # It copies every table.
+    "SQLITE_READ": lambda *_: None,
+    "SQLITE_INSERT": lambda *_: None,
 }
+
+
+_READ_ONLY = Denial("read_only", "this call is read-only")
+#: What a read-only call may do (its pragmas have a rule of their own); all else writes.
+_READING = frozenset(
+    {
+        "SQLITE_SELECT",
+        "SQLITE_READ",
+        "SQLITE_FUNCTION",
+        "SQLITE_RECURSIVE",
+        "SQLITE_TRANSACTION",
+        "SQLITE_SAVEPOINT",
+    }
+)
+#: Pragmas that act on the database though they only take names, or nothing.
+_PRAGMAS_THAT_ACT = frozenset(
+    {"optimize", "incremental_vacuum", "wal_checkpoint", "shrink_memory", *PRAGMAS_OF_A_CALL}
+)
+_LOOKING = _PRAGMAS_WITH_ANY_VALUE - _PRAGMAS_THAT_ACT - {"user_version", "application_id"}
+
+
+def _read_only_pragma(name: str | None, value: str | None) -> Denial | None:
+    denial = _pragma(name, value)
+    if denial is None and (name or "").lower() not in _LOOKING:
+        acts = (name or "").lower() in _PRAGMAS_THAT_ACT - PRAGMAS_OF_A_CALL
+        return _READ_ONLY if acts or value is not None else None
+    return denial
+
+
+def read_only(actions: Iterable[str]) -> dict[str, Rule]:
+    """Return the rules for a call that may change nothing, of all the actions that SQLite has."""
+    rules: dict[str, Rule] = {
+        action: lambda *_: _READ_ONLY for action in actions if action not in _READING
+    }
+    reading = {action: rule for action, rule in RULES.items() if action in _READING}
+    return rules | reading | {"SQLITE_PRAGMA": _read_only_pragma}
+
+
+#: Why a call that is one transaction as a whole cannot have others.
+ALL_ONE = Denial(
+    "not_authorized", "the call is one transaction as a whole: leave out BEGIN, COMMIT and ROLLBACK"
+)
+
+
+def ends_a_transaction(text: str) -> bool:
+    """Say whether a statement begins or ends a transaction (not a savepoint)."""
+    words = [token.text.upper() for token in tokens.tokens(text)[:3]]
+    if words[:1] == ["ROLLBACK"]:
+        return "TO" not in words
+    return words[:1] in (["BEGIN"], ["COMMIT"], ["END"])
 
 
 def is_plain_vacuum(sql: str) -> bool:
     """Say whether the call is one VACUUM of the main database and nothing else."""
-    words = [token.text.upper() for token in blocklist.tokens(sql)]
+    words = [token.text.upper() for token in tokens.tokens(sql)]
     while words and words[-1] == ";":
         words.pop()
     return words in (["VACUUM"], ["VACUUM", "MAIN"])

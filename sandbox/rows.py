@@ -1,22 +1,16 @@
-"""The rows of one answer: JSON in batches, cut at the contract's caps.
+"""The rows of one answer: taken one by one, written in batches, cut at caps.
 
-Runs in: cells. JSON carries integers, floats, text and null as they are. What it cannot carry has
-one form, the same in arguments (answers.py) and in rows: a BLOB is {"base64": "..."}, an infinite
-float is {"float": "Infinity"} or {"float": "-Infinity"}.
+Runs in: cells. The caps are the contract's, or lower ones of the caller's.
 """
 
-import math
 import re
-from base64 import b64encode
+from collections.abc import Callable
 from sys import getsizeof
 from typing import Any
 
-import orjson
+from sandbox.calls import MAX_ROWS_BYTES, Shape
+from sandbox.encoders import Row, encoder
 
-Row = tuple[Any, ...]
-
-MAX_ROWS = 10_000
-MAX_ROWS_BYTES = 1 << 20
 #: Rows encoded in one go, and how much memory they may take till then. One by one, each would cost
 #: three times as much.
 _BATCH_ROWS = 100
@@ -27,85 +21,118 @@ _ADDRESS = re.compile("vtab:[0-9A-F]+")
 
 
 class Rows:
-    """Takes a statement's rows one by one and holds what of them an answer has room for."""
+    """Takes a statement's rows one by one and holds what of them an answer has room for.
 
-    def __init__(self, columns: list[str], *, explained: bool = False) -> None:
+    With `say`, what is encoded is said as soon as it is enough for a piece, and no cap but the
+    clock ends it: rows that go on their way take no room here.
+    """
+
+    def __init__(
+        self,
+        columns: list[str],
+        shape: Shape = Shape(),  # noqa: B008 - it cannot be changed
+        *,
+        explained: bool = False,
+        say: Callable[[bytes], None] | None = None,
+    ) -> None:
         self.columns = columns
+        self._shape = shape
         #: They are EXPLAIN's, which tells more than a caller is to know.
         self._explained = explained
+        self._say = say
+        self._encoder = encoder(shape.form, columns, objects=shape.objects)
+        self._is_plain = not (explained or shape.integers_as_text or shape.max_cell_bytes)
         self._waiting: list[Row] = []
         self._weight = 0
         self._pieces: list[bytes] = []
-        self._count = 0
         self._bytes = 0
-        self.truncated = False
+        self.count = 0
+        #: How many there were, kept or not; at least so many, if they are not all counted.
+        self.taken = 0
+        #: Whether those are all that there are.
+        self.is_counted = True
+        #: The cap that cut them: `max_rows`, `max_bytes`, or none.
+        self.cut = ""
+        #: Values that were too long for `max_cell_bytes`.
+        self.cells_cut = 0
+        #: Whether some are on their way already.
+        self.said = False
 
     def add(self, row: Row) -> bool:
         """Take the next row; say whether there may be room for another."""
-        if self._explained:
-            row = _without_addresses(row)
+        self.taken += 1
+        if self.cut:
+            return False
+        if not self._is_plain:
+            row = tuple(map(self._prepare, row))
         self._waiting.append(row)
         # More than their letters, and a wide row's at once: JSON may grow it sixfold.
         self._weight += sum(map(getsizeof, row))
         if self._weight > _BATCH_BYTES or len(self._waiting) == _BATCH_ROWS:
             self._flush()
-        return not self.truncated
+        return not self.cut
 
-    def json(self) -> bytes:
-        """Return the rows, an array of arrays. Only now is `truncated` the last word."""
+    def end(self) -> bytes:
+        """Return the rows, or what of them has not been said. Only now is `cut` the last word."""
         self._flush()
-        return b"[%s]" % b",".join(self._pieces)
+        head = b"" if self.said else self._encoder.head
+        return head + self._encoder.between.join(self._pieces)
 
     def _flush(self) -> None:
         rows, weight = self._waiting, self._weight
         self._waiting, self._weight = [], 0
-        if not rows or self.truncated:
+        if not rows or self.cut:
             return
-        if weight <= MAX_ROWS_BYTES and self._keep(_encode(rows)[1:-1], len(rows)):
+        if weight <= MAX_ROWS_BYTES and self._keep(self._encoder.encode(rows), len(rows)):
             return
         for row in rows:
-            if is_too_long(row) or not self._keep(_encode([row])[1:-1], 1):
-                self.truncated = True
+            if self._say is None and is_too_long(row):
+                self.cut = "max_bytes"
+            elif not self._keep(self._encoder.encode([row]), 1):
+                is_many = self.count >= self._shape.max_rows
+                self.cut = "max_rows" if is_many else "max_bytes"
+            if self.cut:
                 return
 
     def _keep(self, piece: bytes, count: int) -> bool:
         size = self._bytes + len(piece) + 1
-        if size > MAX_ROWS_BYTES or self._count + count > MAX_ROWS:
+        if self._say is None and (
+            size > self._shape.max_bytes or self.count + count > self._shape.max_rows
+        ):
             return False
         self._pieces.append(piece)
         self._bytes = size
-        self._count += count
+        self.count += count
+        if self._say is not None and size > _BATCH_BYTES:
+            self._say((b"" if self.said else self._encoder.head) + b"".join(self._pieces))
+            self.said = True
+            self._pieces.clear()
+            self._bytes = 0
         return True
 
+    def _prepare(self, value: Any) -> Any:
+        """Return a value as the caller wants it: short enough, an integer as text."""
+        if self._explained and isinstance(value, str) and _ADDRESS.fullmatch(value):
+            return "vtab"
+        if isinstance(value, int):
+            return str(value) if self._shape.integers_as_text else value
+        most = self._shape.max_cell_bytes
+        if most is None or not isinstance(value, str | bytes) or len(value) * 4 <= most:
+            return value
+        return self._shortened(value, most)
 
-def _encode(rows: list[Row]) -> bytes:
-    encoded = orjson.dumps(rows, default=_blob)
-    # orjson writes an infinity as null; look closer only where a null is.
-    if b"null" in encoded and any(math.inf in row or -math.inf in row for row in rows):
-        finite = [[_infinity(value) for value in row] for row in rows]
-        encoded = orjson.dumps(finite, default=_blob)
-    return encoded
+    def _shortened(self, value: str | bytes, most: int) -> str | bytes:
+        is_text = isinstance(value, str)
+        content = value.encode() if isinstance(value, str) else value
+        if len(content) <= most:
+            return value
+        self.cells_cut += 1
+        if not is_text:
+            return content[:most]
+        kept = content[:most].decode(errors="ignore")
+        return f"{kept}… ({len(content) - len(kept.encode()):,} bytes more)"
 
 
 def is_too_long(row: Row) -> bool:
     """Say whether a row cannot fit an answer, before it is encoded."""
     return sum(len(value) for value in row if isinstance(value, str | bytes)) > MAX_ROWS_BYTES
-
-
-def _without_addresses(row: Row) -> Row:
-    """Return a row of EXPLAIN without what it tells about the process."""
-    return tuple(
-        "vtab" if isinstance(value, str) and _ADDRESS.fullmatch(value) else value for value in row
-    )
-
-
-def _blob(value: Any) -> dict[str, str]:
-    if isinstance(value, bytes):
-        return {"base64": b64encode(value).decode()}
-    raise TypeError(type(value).__name__)
-
-
-def _infinity(value: Any) -> Any:
-    if isinstance(value, float) and math.isinf(value):
-        return {"float": "Infinity" if value > 0 else "-Infinity"}
-    return value

@@ -98,6 +98,10 @@ class Client:
         call = {"sql": sql} if args is None else {"sql": sql, "args": args}
         return self.post(json.dumps(call).encode(), **headers)
 
+    def call(self, sql: str, headers: dict[str, str] | None = None, **options: Any) -> Answer:
+        """As `sql`, with members of the body by name: `call("SELECT 1", readonly=True)`."""
+        return self.post(json.dumps({"sql": sql} | options).encode(), **headers or {})
+
     def post(self, body: bytes, **headers: str) -> Answer:
         sent = {"Content-Type": "application/json"}
         if self.token:

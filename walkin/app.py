@@ -24,9 +24,9 @@ from walkin import keys
 from walkin.bodies import ClientDisconnect
 from walkin.crowd import Crowd
 from walkin.endpoints import Desk
-from walkin.envelope import CALL, Envelope
+from walkin.envelope import Envelope
 from walkin.errors import Refused
-from walkin.ledger import Ledger
+from walkin.ledger import CALL, Ledger
 from walkin.metrics import Metrics, SideDoor
 from walkin.reply import Reply, refusal
 from walkin.settings import Settings
@@ -56,9 +56,11 @@ def build(
     zygote = AsyncClient(Place(settings.data_dir).run, _ZYGOTE_PATIENCE_S)
     switchboard = Switchboard(zygote, settings)
     status = Status(zygote)
-    desk = Desk(settings, seal, Throttle(settings), switchboard, status, ledger)
+    throttle = Throttle(settings)
+    desk = Desk(settings, seal, throttle, switchboard, status, ledger)
     operations: dict[str, tuple[str, Act]] = {
         "/sql": ("POST", desk.run_sql),
+        "/schema": ("GET", desk.schema),
         "/healthz": ("GET", desk.health),
         "/readyz": ("GET", desk.ready),
         "/status": ("GET", desk.status),
@@ -113,7 +115,7 @@ def build(
     # A path is known or it is not: nobody is sent from /sql/ to /sql.
     app.router.redirect_slashes = False
     acts = {(path, method): act for path, (method, act) in operations.items()}
-    front = Envelope(_Straight(app, acts), ledger, frozenset(operations))
+    front = Envelope(_Straight(app, acts), ledger, frozenset(operations), throttle.policy)
     if not metrics_port:
         return front
     metrics = Metrics(ledger, crowd, switchboard, status, settings.data_dir)

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 from starlette.requests import ClientDisconnect, Request
 
+from sandbox.forms import Form
 from walkin.errors import Refused
 
 #: In a request's scope: its body is here, and receive() does not wait for it.
@@ -23,7 +24,13 @@ _DISCARD_BYTES = 1 << 20
 #: From the end of the headers to the end of the body.
 _BODY_TIMEOUT_S = 10.0
 
-_FIELDS = ("sql", "args")
+#: What may be in a body beside `sql` and `args`, and what each may be (openapi.json has the words).
+_SWITCHES = frozenset({"each", "atomic", "readonly", "stats", "explain"})
+_CHOICES = {"rows": ("arrays", "objects"), "integers": ("number", "string")}
+_CAPS = {"max_rows": 10_000, "max_bytes": 1 << 20, "max_cell_bytes": 1 << 20}
+_JSON_ALONE = frozenset({"each", "stats", "explain"})
+_APART = (("many", "args"), ("many", "each"), ("explain", "many"), ("explain", "each"))
+_FIELDS = ("sql", "args", "many", *sorted(_SWITCHES), *_CHOICES, *_CAPS)
 
 
 async def receive(request: Request) -> bytes:
@@ -61,8 +68,11 @@ async def _collect(request: Request) -> tuple[bytes, int]:
     return body, size
 
 
-def check(body: bytes) -> None:
-    """Raise Refused unless the body is a call: an object with `sql` and perhaps `args`."""
+def check(body: bytes, form: Form = Form.JSON) -> None:
+    """Raise Refused unless the body is a call: an object with `sql` and perhaps options.
+
+    `form` is the one of the answer: some options are for JSON alone.
+    """
     try:
         call = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -72,16 +82,58 @@ def check(body: bytes) -> None:
     # Every member has a colon: where there are no more colons, none was lost to its namesake.
     if body.count(b":") != len(call):
         _check_names(body)
+    sql = call.get("sql")
+    is_bare = sql is not None and len(call) == 1
+    if not is_bare:
+        _check_known(call)
+    if not isinstance(sql, str) or not sql.strip():
+        raise Refused("missing_sql", "`sql` must be a non-empty string")
+    if is_bare:
+        return
+    args = call.get("args")
+    if args is not None and not isinstance(args, list | dict):
+        raise Refused("invalid_args", "`args` must be an array or an object")
+    if len(call) > 1 + ("args" in call):
+        _check_options(call, form)
+
+
+def _check_known(call: dict[str, Any]) -> None:
+    """Raise Refused for a member that means nothing here."""
     for name in call:
         if name not in _FIELDS:
             near = difflib.get_close_matches(name[:64], _FIELDS, n=1)
-            hint = f"did you mean `{near[0]}`?" if near else "a call has `sql` and `args`"
+            hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(_FIELDS)}"
             raise Refused("unknown_field", name[:64], hint=hint)
-    sql = call.get("sql")
-    if not isinstance(sql, str) or not sql.strip():
-        raise Refused("missing_sql", "`sql` must be a non-empty string")
-    if not isinstance(call.get("args"), list | dict | None):
-        raise Refused("invalid_args", "`args` must be an array or an object")
+
+
+def _check_options(call: dict[str, Any], form: Form) -> None:
+    """Raise Refused for an option with a wrong value; null is none."""
+    for name, value in call.items():
+        if value is None or name in ("sql", "args"):
+            continue
+        if name in _SWITCHES:
+            wanted = "" if isinstance(value, bool) else "true or false"
+        elif name in _CHOICES:
+            choices = _CHOICES[name]
+            wanted = "" if value in choices else " or ".join(f'"{one}"' for one in choices)
+        elif name in _CAPS:
+            fits = type(value) is int and 1 <= value <= _CAPS[name]
+            wanted = "" if fits else f"an integer from 1 to {_CAPS[name]:,}"
+        else:
+            wanted = "" if _is_sets(value) else "an array of arrays or of objects"
+        if wanted:
+            raise Refused("invalid_option", f"`{name}` must be {wanted}", option=name)
+        if value is True and form is not Form.JSON and name in _JSON_ALONE:
+            raise Refused("invalid_option", f"`{name}` is answered as JSON alone", option=name)
+    for first, second in _APART:
+        if call.get(first) and call.get(second):
+            raise Refused(
+                "invalid_option", f"`{first}` and `{second}` do not go together", option=second
+            )
+
+
+def _is_sets(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, list | dict) for one in value)
 
 
 def _check_names(body: bytes) -> None:

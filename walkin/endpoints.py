@@ -10,6 +10,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from sandbox import frames
 from sandbox.errors import (
     CellLost,
     CellTimeout,
@@ -19,24 +20,35 @@ from sandbox.errors import (
     SandboxError,
     ZygoteGone,
 )
-from walkin import bodies, heads
+from sandbox.forms import Form
+from sandbox.frames import Ask
+from walkin import bodies, heads, negotiation
 from walkin.addresses import client_address, rate_key
-from walkin.envelope import CALL
 from walkin.errors import Refused, busy
 from walkin.heads import Head
-from walkin.ledger import Call, Ledger
+from walkin.ledger import CALL, Call, Ledger
 from walkin.readiness import OK, Readiness
-from walkin.reply import Reply
+from walkin.reply import LongReply, Reply
 from walkin.settings import Settings
 from walkin.status import Status
 from walkin.switchboard import Switchboard
 from walkin.throttle import Throttle
 from walkin.tokens import Seal, TokenInvalid
+from walkin.turn import ROWS, Wanted
 
 log = logging.getLogger("walkin.front")
 
 _INSUFFICIENT_STORAGE = 507
 _DISK_RETRY_S = "5"
+_OK = 200
+_CUTS = frames.CUT_ROWS | frames.CUT_BYTES
+#: How a cut is told where the body has no place for it.
+_MARKED = {
+    frames.CUT_ROWS: {"X-Walkin-Truncated": "max_rows"},
+    frames.CUT_BYTES: {"X-Walkin-Truncated": "max_bytes"},
+    _CUTS: {"X-Walkin-Truncated": "max_rows, max_bytes"},
+}
+_SCHEMA_FORMS = frozenset({Form.JSON, Form.MARKDOWN})
 _HEALTHY = b'{"status":"ok"}'
 
 
@@ -71,20 +83,23 @@ class Desk:
         self._readiness = Readiness(status, throttle, settings.data_dir)
         self._openapi = read_openapi()
 
-    async def run_sql(self, request: Request) -> Reply:
+    async def run_sql(self, request: Request) -> Response:
         """POST /sql: run statements in a new database or in the token's own."""
         head = heads.read(request.scope)
-        client = self._client(request, head)
-        await self._throttle.count_request(client)
-        body = await bodies.receive(request)
         call: Call = request.scope[CALL]
+        client = self._client(request, head)
+        await self._throttle.count_request(client, call.standing)
+        body = await bodies.receive(request)
         call.received = len(body)
         heads.check_type(head)
-        bodies.check(body)
+        form = negotiation.choose(head.accept) if head.accept else Form.JSON
+        key = heads.key(head) if head.keys else b""
+        bodies.check(body, form)
+        wanted = Wanted(Ask.SQL, form, key) if form or key else ROWS
         if head.tokens:
             call.instance = self._verify(head.tokens)
-            return await self._run(call, body, {})
-        await self._throttle.count_creation(client)
+            return await self._run(call, body, wanted, {})
+        await self._throttle.count_creation(client, call.standing)
         try:
             call.instance, expires = await self._switchboard.create()
         except SandboxError as cause:
@@ -93,8 +108,17 @@ class Desk:
         self._ledger.creations += 1
         token = self._seal.issue(call.instance)
         return await self._run(
-            call, body, {"X-Walkin-Session": token, "X-Walkin-Ttl": str(expires)}
+            call, body, wanted, {"X-Walkin-Session": token, "X-Walkin-Ttl": str(expires)}
         )
+
+    async def schema(self, request: Request) -> Response:
+        """GET /schema: the tables and all else that the token's database is made of."""
+        head = heads.read(request.scope)
+        call: Call = request.scope[CALL]
+        await self._throttle.count_request(self._client(request, head), call.standing)
+        form = negotiation.choose(head.accept, offered=_SCHEMA_FORMS)
+        call.instance = self._verify(head.tokens)
+        return await self._run(call, b"", Wanted(Ask.SCHEMA, form), {})
 
     async def health(self, _: Request) -> Reply:
         """GET /healthz: the front desk is here."""
@@ -131,16 +155,21 @@ class Desk:
 
     def _verify(self, tokens: list[str]) -> bytes:
         try:
-            if len(tokens) > 1:
+            if len(tokens) != 1:
                 raise TokenInvalid
             return self._seal.verify(tokens[0])
         except TokenInvalid:
-            raise Refused("instance_not_found") from None
+            refused = Refused("instance_not_found")
+            if not tokens:
+                refused.fields["hint"] = "the token goes into X-Walkin-Session"
+            raise refused from None
 
-    async def _run(self, call: Call, body: bytes, headers: dict[str, str]) -> Reply:
+    async def _run(
+        self, call: Call, body: bytes, wanted: Wanted, headers: dict[str, str]
+    ) -> Response:
         """Run the call; whatever becomes of it, the answer carries `headers`."""
         try:
-            answer = await self._switchboard.call(call.instance, body, call.request_id)
+            answer = await self._switchboard.call(call.instance, body, call.request_id, wanted)
         except InstanceMissing:
             raise Refused("instance_expired", headers=headers) from None
         except CellTimeout as cause:
@@ -154,10 +183,18 @@ class Desk:
         except (CellLost, FrameError) as cause:
             log.error("lost: %s", cause, extra=_about(call))
             raise Refused("cell_lost", headers=headers) from cause
+        call.waited_s, call.took_s = answer.waited_s, answer.took_s
+        if answer.stream:
+            return LongReply(answer.stream, headers, wanted.form)
         if answer.status == _INSUFFICIENT_STORAGE and self._readiness.disk() != OK:
             # Not the database is full but the node: that passes.
             headers["Retry-After"] = _DISK_RETRY_S
-        return Reply(answer.status, answer.body, headers)
+        if answer.marks:
+            headers.update(_MARKED.get(answer.marks & _CUTS, {}))
+            if answer.marks & frames.REPLAYED:
+                headers["Idempotency-Replayed"] = "true"
+        form = wanted.form if answer.status == _OK else Form.JSON
+        return Reply(answer.status, answer.body, headers, form, varies=True)
 
 
 def _about(call: Call) -> dict[str, str]:

@@ -7,27 +7,28 @@ import asyncio
 import itertools
 import logging
 import os
+import time
 from collections.abc import Container
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from walkin.errors import Refused
-from walkin.ledger import Call, Ledger
+from walkin.ledger import CALL, Call, Ledger
 from walkin.reply import refusal
 
 log = logging.getLogger("walkin.front")
 
 REQUEST_ID = "walkin.request_id"
-CALL = "walkin.call"
 
 HEADERS = (
     (b"access-control-allow-origin", b"*"),
     (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
-    (b"access-control-allow-headers", b"Content-Type, X-Walkin-Session"),
+    (b"access-control-allow-headers", b"Content-Type, X-Walkin-Session, Idempotency-Key"),
     (
         b"access-control-expose-headers",
-        b"X-Walkin-Session, X-Walkin-Ttl, X-Request-Id, Retry-After",
+        b"X-Walkin-Session, X-Walkin-Ttl, X-Request-Id, Retry-After, Server-Timing, RateLimit,"
+        b" RateLimit-Policy, X-Walkin-Truncated, Idempotency-Replayed",
     ),
     (b"access-control-max-age", b"86400"),
     (b"x-content-type-options", b"nosniff"),
@@ -35,13 +36,20 @@ HEADERS = (
 )
 
 
+#: Milliseconds: until the call's turn, in its cell, in all (https://www.w3.org/TR/server-timing).
+_TIMES = b"queue;dur=%.2f, sql;dur=%.2f, total;dur=%.2f"
+
+
 class Envelope:
     """Gives requests an id and a place in the ledger, answers their headers, and faults a 500."""
 
-    def __init__(self, app: ASGIApp, ledger: Ledger, paths: Container[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, ledger: Ledger, paths: Container[str], policy: bytes = b""
+    ) -> None:
         self._app = app
         self._ledger = ledger
         self._paths = paths
+        self._policy = policy
         # An id is nobody's secret. It is never given twice: half of it is this process' own, and
         # the other half is counted.
         self._mine = os.urandom(8)
@@ -55,7 +63,7 @@ class Envelope:
         request_id = scope[REQUEST_ID] = self._mine + next(self._numbers).to_bytes(8)
         path = scope["path"]
         call = scope[CALL] = Call(request_id, path if path in self._paths else "other")
-        answer = _Answer(call, send)
+        answer = _Answer(call, send, self._policy)
         try:
             await self._serve(scope, receive, answer)
         finally:
@@ -89,10 +97,11 @@ class Envelope:
 class _Answer:
     """One answer on its way out, in its envelope."""
 
-    def __init__(self, call: Call, send: Send) -> None:
+    def __init__(self, call: Call, send: Send, policy: bytes) -> None:
         self.request_id = call.request_id.hex()
         self._call = call
         self._send = send
+        self._policy = policy
         self.begun = False
         self.ended = False
         self.gone = False
@@ -101,9 +110,18 @@ class _Answer:
         """Send a part of the answer. Raises ClientDisconnect when nobody takes it any more."""
         if message["type"] == "http.response.start":
             self.begun = True
-            own = (*HEADERS, (b"x-request-id", self.request_id.encode()))
-            message["headers"] = [*message["headers"], *own]
-            self._call.status = message["status"]
+            call = self._call
+            call.status = message["status"]
+            headers = [*message["headers"], *HEADERS]
+            headers.append((b"x-request-id", self.request_id.encode()))
+            if call.standing:
+                headers.append((b"ratelimit-policy", self._policy))
+                headers.append((b"ratelimit", b", ".join(call.standing)))
+            if call.took_s:
+                total_s = time.perf_counter() - call.began
+                times = (call.waited_s * 1000, call.took_s * 1000, total_s * 1000)
+                headers.append((b"server-timing", _TIMES % times))
+            message["headers"] = headers
         else:
             self.ended = not message.get("more_body")
             self._call.sent += len(message.get("body", b""))

@@ -14,6 +14,8 @@ from sandbox.logs import Writer, stamp
 
 #: Upper bounds of the counted durations, in seconds.
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+#: In a request's scope: its Call is here.
+CALL = "walkin.call"
 _GATHER_S = 0.1
 _GATHER_LINES = 500
 
@@ -21,7 +23,19 @@ _GATHER_LINES = 500
 class Call:
     """What is known of one request."""
 
-    __slots__ = ("began", "code", "instance", "path", "received", "request_id", "sent", "status")
+    __slots__ = (
+        "began",
+        "code",
+        "instance",
+        "path",
+        "received",
+        "request_id",
+        "sent",
+        "standing",
+        "status",
+        "took_s",
+        "waited_s",
+    )
 
     def __init__(self, request_id: bytes, path: str) -> None:
         self.request_id = request_id
@@ -36,6 +50,11 @@ class Call:
         #: Bytes of the body that came, and of the one that went.
         self.received = 0
         self.sent = 0
+        #: Of one that a cell has answered: seconds until its turn, and what the cell took.
+        self.waited_s = 0.0
+        #: What the limits say of its client, one item each.
+        self.standing: list[bytes] = []
+        self.took_s = 0.0
 
 
 class Ledger:

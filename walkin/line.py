@@ -12,15 +12,15 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import cast
 
 from sandbox import frames
 from sandbox.codes import CELL_STATUSES
 from sandbox.errors import CellLost, CellTimeout, FrameError, NodeBusy, SandboxError
-from sandbox.frames import Decoder, Kind
+from sandbox.forms import IN_LINES
+from sandbox.frames import Decoder, Ended, Kind
+from walkin.turn import ROWS, Answer, Turn, Wanted
 
-#: After the call's own time the cell's kernel timer ends it (0.2 s); then comes the kill.
-KILL_AFTER_S = 0.3
 #: How long a call waits for earlier calls on the same database, and how many may wait.
 QUEUE_S = 5.0
 QUEUE_MOST = 128
@@ -32,53 +32,10 @@ _TOGETHER_BYTES = 16_384
 _QUICK_S = 0.01
 #: How often a line with calls on it looks at its clock.
 _TICK_S = 0.05
-#: What a smaller DATA frame counts as: each costs time, however little is in it.
-_CRUMB_BYTES = 1024
-
-
-class Answer(NamedTuple):
-    """What a cell answered: a status of the contract and a JSON body, unread."""
-
-    status: int
-    body: bytes
 
 
 class LineEnded(SandboxError):  # noqa: N818
     """Raised when the cell went away without having begun the call: ask for another line."""
-
-
-class _Call:
-    """One call on its way: waiting for its turn, then at the cell."""
-
-    def __init__(
-        self, answer: asyncio.Future[Answer], frame: bytes, timeout_s: float, *, announced: bool
-    ) -> None:
-        self.answer = answer
-        self.frame = frame
-        self.timeout_s = timeout_s
-        #: The cell was asked to say when it begins this call.
-        self.announced = announced
-        #: It has said something of this call that only one who has begun it can say.
-        self.told = False
-        self.begun_at: float | None = None
-        #: When somebody must have an end of it (time of the loop).
-        self.deadline = 0.0
-        self.body: list[bytes] = []
-        self.body_bytes = 0
-
-    def take(self, piece: bytes) -> None:
-        """Take a piece of its answer. Raises FrameError when there are too many."""
-        self.body_bytes += max(len(piece), _CRUMB_BYTES)
-        if self.body_bytes > frames.MAX_ANSWER_BYTES:
-            raise FrameError("the answer has no end")
-        self.body.append(piece)
-
-    def end(self, error: SandboxError) -> None:
-        """End it with an error, unless it has ended."""
-        # The error knows where it was raised, and so keeps all of this for the collector to find.
-        self.body.clear()
-        if not self.answer.done():
-            self.answer.set_exception(error)
 
 
 class Line(asyncio.Protocol):
@@ -95,8 +52,8 @@ class Line(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._decoder = Decoder(frames.FROM_CELL)
         #: The calls at the cell, the first of them in work, and those that wait.
-        self._sent: deque[_Call] = deque()
-        self._queue: deque[_Call] = deque()
+        self._sent: deque[Turn] = deque()
+        self._queue: deque[Turn] = deque()
         self._sent_at = 0.0
         self._clock: asyncio.TimerHandle | None = None
         self.ended = False
@@ -112,7 +69,13 @@ class Line(asyncio.Protocol):
         return len(self._queue)
 
     async def call(
-        self, body: bytes, request_id: bytes, timeout_ms: int, *, announce: bool
+        self,
+        body: bytes,
+        request_id: bytes,
+        timeout_ms: int,
+        wanted: Wanted = ROWS,
+        *,
+        announce: bool,
     ) -> Answer:
         """Run one call and return its answer.
 
@@ -124,8 +87,18 @@ class Line(asyncio.Protocol):
             raise LineEnded
         if len(self._queue) >= QUEUE_MOST:
             raise NodeBusy("too many calls wait for this database")
-        frame = frames.encode_call(timeout_ms, request_id, body, announce=announce)
-        call = _Call(self._loop.create_future(), frame, timeout_ms / 1000, announced=announce)
+        ask, form, key = wanted
+        frame = frames.encode_call(
+            timeout_ms, request_id, body, announce=announce, ask=ask, form=form, key=key
+        )
+        call = Turn(
+            self._loop.create_future(),
+            frame,
+            timeout_ms / 1000,
+            announced=announce,
+            in_lines=form in IN_LINES,
+            leave=self.close,
+        )
         if self._sent:
             call.deadline = self._loop.time() + QUEUE_S
             self._queue.append(call)
@@ -143,7 +116,7 @@ class Line(asyncio.Protocol):
                 self.close()
             raise
 
-    def _send(self, calls: list[_Call]) -> None:
+    def _send(self, calls: list[Turn]) -> None:
         assert self._transport is not None  # noqa: S101 - connection_made comes before any call
         self._transport.write(b"".join([call.frame for call in calls]))
         self._sent.extend(calls)
@@ -151,18 +124,14 @@ class Line(asyncio.Protocol):
         if calls[0].announced:
             calls[0].deadline = self._sent_at + QUEUE_S
         else:
-            self._begin(calls[0])
-
-    def _begin(self, call: _Call) -> None:
-        call.begun_at = self._loop.time()
-        call.deadline = call.begun_at + call.timeout_s + KILL_AFTER_S
+            calls[0].begin(self._sent_at)
 
     def _send_next(self) -> None:
         """Send the next calls as soon as all that were sent have their answers."""
         if self.ended or self._sent:
             return
         is_quick = self._loop.time() - self._sent_at < _QUICK_S
-        calls: list[_Call] = []
+        calls: list[Turn] = []
         size = 0
         while self._queue and len(calls) < (TOGETHER_MOST if is_quick else 1):
             call = self._queue[0]
@@ -267,19 +236,18 @@ class Line(asyncio.Protocol):
                 raise FrameError("STARTED that was not asked for")
             call.told = True
             if call.begun_at is None:
-                self._begin(call)
+                call.begin(self._loop.time())
         elif kind is Kind.DATA:
             call.told = True
-            call.take(payload)
+            assert self._transport is not None  # noqa: S101 - something came by it
+            call.take(payload, self._transport)
         else:
-            self._finish(call, *frames.decode_end(payload))
+            self._finish(call, frames.decode_end(payload))
 
-    def _finish(self, call: _Call, status: int, piece: bytes) -> None:
-        if status not in CELL_STATUSES:
-            raise FrameError(f"status {status} is not a cell's to give")
-        call.take(piece)
+    def _finish(self, call: Turn, ended: Ended) -> None:
+        if ended.status not in CELL_STATUSES:
+            raise FrameError(f"status {ended.status} is not a cell's to give")
+        call.finish(ended)
         self._sent.popleft()
-        if not call.answer.done():  # its caller may have left
-            call.answer.set_result(Answer(status, b"".join(call.body)))
         if self._sent:
-            self._begin(self._sent[0])
+            self._sent[0].begin(self._loop.time())

@@ -17,6 +17,11 @@ def with_pen(app: ASGIApp, cycle: RequestResponseCycle) -> ASGIApp:
     async def answered(scope: Scope, receive: Receive, send: Send) -> None:
         held: Message | None = None
 
+        def require_taker(message: Message) -> None:
+            # uvicorn keeps silent of it: a long answer would be made to its end for nobody.
+            if message.get("more_body") and cycle.disconnected:
+                raise ConnectionAbortedError("the caller is gone")
+
         async def write(message: Message) -> None:
             nonlocal held
             if message["type"] == "http.response.start":
@@ -24,14 +29,20 @@ def with_pen(app: ASGIApp, cycle: RequestResponseCycle) -> ASGIApp:
                 return
             if held is None:
                 await send(message)
+                require_taker(message)
                 return
             start, held = held, None
             if message.get("more_body") or not await _write_whole(cycle, start, message):
                 await send(start)
                 await send(message)
+                require_taker(message)
 
         scope[WHOLE] = not cycle.more_body
         await app(scope, receive, write)
+        if cycle.response_started and not (cycle.response_complete or cycle.disconnected):
+            # An answer that broke off (reply.py has told the log): uvicorn would call it an error.
+            cycle.disconnected = True
+            cycle.transport.close()
 
     return answered
 
@@ -50,7 +61,7 @@ async def _write_whole(cycle: RequestResponseCycle, start: Message, end: Message
         cycle.keep_alive = False
     elif not cycle.keep_alive:
         fields.append((b"connection", b"close"))
-    head = b"".join([b"%b: %b\r\n" % field for field in fields])
+    head = b"\r\n".join(map(b": ".join, fields)) + b"\r\n"
     if head.count(b"\n") != len(fields) or head.count(b"\r") != len(fields):
         raise RuntimeError("a field of an answer has a line end in it")
     if cycle.scope["method"] == "HEAD":

@@ -15,9 +15,10 @@ from sandbox.errors import (
     SandboxError,
     ZygoteGone,
 )
-from walkin.line import Answer, Line, LineEnded
+from walkin.line import Line, LineEnded
 from walkin.settings import Settings
 from walkin.tokens import new_instance_id
+from walkin.turn import ROWS, Answer, Wanted
 
 log = logging.getLogger("walkin.switchboard")
 
@@ -55,7 +56,9 @@ class Switchboard:
         await self._attach(instance, opened)
         return instance, opened.expires
 
-    async def call(self, instance: bytes, body: bytes, request_id: bytes) -> Answer:
+    async def call(
+        self, instance: bytes, body: bytes, request_id: bytes, wanted: Wanted = ROWS
+    ) -> Answer:
         """Run one call on a database. Raises InstanceMissing, NodeBusy, CellTimeout, CellLost..."""
         for _ in range(_OPEN_TRIES):
             line = self._lines.get(instance)
@@ -63,7 +66,9 @@ class Switchboard:
                 line = await self._line(instance)
             self._used.add(instance)
             try:
-                return await line.call(body, request_id, self._timeout_ms, announce=self._announce)
+                return await line.call(
+                    body, request_id, self._timeout_ms, wanted, announce=self._announce
+                )
             except LineEnded:
                 continue
             except CellTimeout as late:

@@ -24,6 +24,9 @@ log = logging.getLogger("walkin.throttle")
 #: How long a call waits for the shared count; then it is refused.
 _STORE_S = 2.0
 _CONNECTIONS = 32
+#: The limits in `RateLimit` and `RateLimit-Policy` (IETF draft-ietf-httpapi-ratelimit-headers):
+#: `q` in so many seconds `w`; `r` are left, and there is one more in `t` seconds.
+_NAMES = {"rate_limited": "calls", "creation_limited": "creations"}
 #: How often the clients that have not called for a minute are forgotten.
 _SWEEP_S = 10.0
 #: A clock that goes back by more than this was set.
@@ -37,6 +40,15 @@ class Throttle:
         store = settings.rate_limit_store
         storage = _shared(store.reveal()) if store else _Memory()
         self._limiter = MovingWindowRateLimiter(storage)
+        #: What `RateLimit-Policy` says of all answers, empty if there are no limits.
+        self.policy = ", ".join(
+            f'"{name}";q={most};w=60'
+            for name, most in (
+                (_NAMES["rate_limited"], settings.requests_per_min),
+                (_NAMES["creation_limited"], settings.creations_per_min),
+            )
+            if most
+        ).encode()
         self._limits = {
             code: RateLimitItemPerMinute(most, namespace=code)
             for code, most in (
@@ -57,28 +69,35 @@ class Throttle:
             raise busy(5) from cause
         raise busy(5)
 
-    async def count_request(self, client: str) -> None:
-        """Count a call. Raises Refused (429) when the client has had its share."""
-        await self._count("rate_limited", client)
+    async def count_request(self, client: str, standing: list[bytes] | None = None) -> None:
+        """Count a call. Raises Refused (429) when the client has had its share.
 
-    async def count_creation(self, client: str) -> None:
-        """Count a new database. Raises Refused (429) when the client has had its share."""
-        await self._count("creation_limited", client)
+        What `RateLimit` is to say of the client is added to `standing`, whatever comes of it.
+        """
+        await self._count("rate_limited", client, standing)
 
-    async def _count(self, code: str, client: str) -> None:
+    async def count_creation(self, client: str, standing: list[bytes] | None = None) -> None:
+        """Count a new database likewise."""
+        await self._count("creation_limited", client, standing)
+
+    async def _count(self, code: str, client: str, standing: list[bytes] | None) -> None:
         limit = self._limits.get(code)
         if limit is None:
             return
         try:
             async with asyncio.timeout(_STORE_S):
-                if await self._limiter.hit(limit, client):
-                    return
-                reset, _ = await self._limiter.get_window_stats(limit, client)
+                is_within = await self._limiter.hit(limit, client)
+                reset, left = await self._limiter.get_window_stats(limit, client)
         except (StorageError, TimeoutError) as cause:
             # Without the count nobody is let in: a limit that fails open is none.
             log.error("the rate limit store does not answer: %r", cause)
             raise busy(5) from cause
-        wait_s = max(1, math.ceil(reset - time.time()))
+        # A store may round the time up.
+        wait_s = min(limit.get_expiry(), max(1, math.ceil(reset - time.time())))
+        if standing is not None:
+            standing.append(f'"{_NAMES[code]}";r={left};t={wait_s}'.encode())
+        if is_within:
+            return
         raise Refused(code, headers={"Retry-After": str(wait_s)})
 
 

@@ -99,20 +99,23 @@ _ODD += [b"\xf0\x9f\x98\x80", b" ", b"\t", b"0x10", b"-1", b"9999999999999999999
 _odd = st.sampled_from(_ODD) | st.binary(max_size=20)
 _methods = st.sampled_from(b"GET POST PUT HEAD OPTIONS PATCH DELETE CONNECT TRACE get PRI".split())
 _paths = st.sampled_from(
-    b"/sql /healthz /status /openapi.json / * /sql/ //sql /sql?a=1 /%73ql /sql%00 /../sql sql "
-    b"http://127.0.0.1/sql http://[/sql /SQL /sql;a /sql#b".split()
+    b"/sql /schema /healthz /status /openapi.json / * /sql/ //sql /sql?a=1 /%73ql /sql%00 /../sql "
+    b"sql http://127.0.0.1/sql http://[/sql /SQL /sql;a /sql#b".split()
 )
 _versions = st.sampled_from([b"HTTP/1.1"] * 20 + [b"HTTP/1.0", b"HTTP/2.0", b"HTTP/9.9", b"", b"X"])
 _names = st.sampled_from(
     b"Content-Type X-Walkin-Session X-Forwarded-For Transfer-Encoding Content-Length Expect Host "
     b"Connection Upgrade Origin Accept Cookie Content-Encoding Range Access-Control-Request-Method "
-    b"X-Request-Id TE Trailer X-Http-Method-Override Forwarded HTTP2-Settings".split()
+    b"Idempotency-Key X-Request-Id TE Trailer X-Http-Method-Override Forwarded "
+    b"HTTP2-Settings".split()
 )
 _settings = st.sampled_from(
     [
         b"application/json",
         b"application/json; charset=utf-16",
         b"text/plain",
+        b"text/csv",
+        b"text/markdown;q=0.5, application/x-ndjson;q=x",
         b"chunked",
         b"gzip",
         b"gzip, chunked",
@@ -140,6 +143,9 @@ _bodies = st.sampled_from(
     [
         b'{"sql": "SELECT 1"}',
         b'{"sql": "SELECT ?", "args": [1]}',
+        b'{"sql": "SELECT ?", "many": [[1], {"a": 2}], "rows": "objects"}',
+        b'{"sql": "SELECT 1; SELECT 2", "each": true, "stats": true, "max_rows": 1}',
+        b'{"sql": "SELECT 1", "explain": true, "readonly": true, "atomic": true}',
         b"",
         b"{}",
         b"[]",

@@ -19,6 +19,14 @@ _STATUS = {
     "quota_exceeded": 507,
 }
 
+#: How SQLite's own refusal is told: a case that says `sql_error` means any of them.
+ANY_SQL_ERROR = frozenset(
+    """
+    sql_error syntax_error unknown_table unknown_column unknown_function ambiguous_column
+    already_exists datatype_mismatch constraint_failed
+    """.split()
+)
+
 #: One of each kind that can be attacked, and a row that no attack may touch.
 FURNITURE = """
     CREATE TABLE kept(x); INSERT INTO kept VALUES('safe');

@@ -47,7 +47,7 @@ def install() -> None:
 
 
 def _answer(cell: Any, line: Any, payload: bytes) -> None:
-    _, announce, _, body = frames.decode_call(payload)
+    _, announce, _, _, _, _, body = frames.decode_call(payload)
     call = json.loads(body)
     sql = call["sql"]
     if not sql.startswith((ACT, TREASON)):
@@ -186,7 +186,7 @@ def _header(kind: int, length: int) -> bytes:
     return HEADER.pack(kind, length)
 
 
-_END = frames.encode(Kind.END, frames.END_HEAD.pack(200))
+_END = frames.encode(Kind.END, frames.END_HEAD.pack(200, 0, 0))
 
 TREASONS: dict[str, Callable[[Any, socket.socket], None]] = {
     "garbage": lambda _, sock: sock.sendall(b"\xff" + os.urandom(65_535)),

@@ -19,8 +19,8 @@ from tests.handles import Service, wait_until
 #: The page calls the service, tells what it saw, and proves with a server that sends no CORS
 #: headers that this browser does enforce them.
 PAGE = """<!doctype html><title>walkin</title><script>
-async function call(body, token) {
-  const headers = {"Content-Type": "application/json"};
+async function call(body, token, more) {
+  const headers = {"Content-Type": "application/json", ...more};
   if (token) headers["X-Walkin-Session"] = token;
   const answer = await fetch(SERVICE + "/sql", {
     method: "POST", headers, body: JSON.stringify(body),
@@ -30,6 +30,9 @@ async function call(body, token) {
     token: answer.headers.get("X-Walkin-Session"),
     ttl: answer.headers.get("X-Walkin-Ttl"),
     request: answer.headers.get("X-Request-Id"),
+    times: answer.headers.get("Server-Timing"),
+    cut: answer.headers.get("X-Walkin-Truncated"),
+    replayed: answer.headers.get("Idempotency-Replayed"),
     json: await answer.json(),
   };
 }
@@ -38,6 +41,12 @@ async function find() {
   found.made = await call({sql: 'CREATE TABLE kv(k, v); INSERT INTO kv VALUES("greeting", ?)',
                            args: ["hello"]});
   found.read = await call({sql: "SELECT * FROM kv"}, found.made.token);
+  const write = {sql: "INSERT INTO kv VALUES(1, 2), (3, 4) RETURNING k", max_rows: 1};
+  found.first = await call(write, found.made.token, {"Idempotency-Key": "mine"});
+  found.again = await call(write, found.made.token, {"Idempotency-Key": "mine"});
+  found.schema = await (await fetch(SERVICE + "/schema", {
+    headers: {"X-Walkin-Session": found.made.token, "Accept": "text/markdown"},
+  })).text();
   found.refused = await call({sql: "SELECT * FROM nowhere"}, found.made.token);
   found.forged = await call({sql: "SELECT 1"}, "wkn_forged");
   found.health = await (await fetch(SERVICE + "/healthz")).json();
@@ -166,6 +175,13 @@ def test_page_of_another_origin_uses_the_service(
     assert read["json"]["columns"] == ["k", "v"]
     assert read["json"]["rows"] == [["greeting", "hello"]]
     assert (read["token"], read["ttl"]) == (None, None)
+
+    first, again = found["first"], found["again"]
+    assert first["json"] == again["json"]
+    assert (first["cut"], again["cut"]) == ("max_rows", "max_rows")
+    assert (first["replayed"], again["replayed"]) == (None, "true")
+    assert again["times"].startswith("queue;dur=")
+    assert found["schema"].startswith("## table kv (3 rows)")
 
     refused = found["refused"]
     assert refused["status"] == 400

@@ -406,5 +406,5 @@ def test_what_a_call_changed_on_the_connection_ends_with_it_though_nobody_took_i
 
     wait_until(answers_again, 10, "a new front desk")
     later = service.client(client.token)
-    assert later.sql("SELECT * FROM z").code == "sql_error"
+    assert later.sql("SELECT * FROM z").code == "unknown_table"
     assert later.sql("INSERT INTO kept VALUES (1)").status == 200

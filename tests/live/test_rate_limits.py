@@ -1,5 +1,6 @@
 """The default limits, exactly; and whose requests are counted together."""
 
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -118,3 +119,33 @@ def test_service_on_ipv6(make_service: Callable[..., Service]) -> None:
     assert client.sql("CREATE TABLE t(x); INSERT INTO t VALUES (6)").status == 200
     assert client.sql("SELECT x FROM t").rows == [[6]]
     assert [client.sql("SELECT 1").status for _ in range(3)] == [200, 200, 429]
+
+
+def test_every_answer_of_a_counted_call_says_where_the_caller_stands(
+    make_service: Callable[..., Service],
+) -> None:
+    service = make_service(requests_per_min=6, creations_per_min=1)
+    client = service.client()
+    made = client.sql("SELECT 1")
+    policy = '"calls";q=6;w=60, "creations";q=1;w=60'
+    answers = [
+        client.sql("SELEC"),
+        client.post(b"no json"),
+        client.post(b"x" * 9000),
+        service.client("wkn_unknown").sql("SELECT 1"),
+        service.client().sql("SELECT 1"),
+        client.sql("SELECT 1"),
+    ]
+    assert [answer.status for answer in answers] == [400, 400, 413, 404, 429, 429]
+    for answer in (made, *answers):
+        assert answer.headers["ratelimit-policy"] == policy
+    assert re.fullmatch(r'"calls";r=5;t=\d+, "creations";r=0;t=\d+', made.headers["ratelimit"])
+    assert [int(answer.headers["ratelimit"][10]) for answer in answers] == [4, 3, 2, 1, 0, 0]
+    assert "creations" in answers[4].headers["ratelimit"]
+    assert client.get("/schema").headers["ratelimit-policy"] == policy
+    for path in ("/healthz", "/readyz", "/status", "/openapi.json", "/nowhere"):
+        assert "ratelimit" not in client.get(path).headers
+
+
+def test_where_there_are_no_limits_nothing_is_said_of_them(client: Client) -> None:
+    assert not {"ratelimit", "ratelimit-policy"} & set(client.sql("SELECT 1").headers)

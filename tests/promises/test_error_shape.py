@@ -19,12 +19,17 @@ from tests.handles import ROOT, Client, Service, open_folder, wait_until
 from walkin.line import QUEUE_MOST
 
 MEMBERS = {"error", "code", "retryable", "request_id"}
-HELPFUL = {"hint", "statement", "offset", "line", "column", "sqlite_code"}
+HELPFUL = {"hint", "statement", "offset", "line", "column", "set", "rolled_back", "sqlite_code"}
+HELPFUL |= {"option", "parameter", "argument"}
+HELPFUL |= {"name", "suggestions", "tables", "token", "constraint"}
 CORS = {
     "access-control-allow-origin": "*",
     "access-control-allow-methods": "GET, POST, OPTIONS",
-    "access-control-allow-headers": "Content-Type, X-Walkin-Session",
-    "access-control-expose-headers": "X-Walkin-Session, X-Walkin-Ttl, X-Request-Id, Retry-After",
+    "access-control-allow-headers": "Content-Type, X-Walkin-Session, Idempotency-Key",
+    "access-control-expose-headers": (
+        "X-Walkin-Session, X-Walkin-Ttl, X-Request-Id, Retry-After, Server-Timing, RateLimit,"
+        " RateLimit-Policy, X-Walkin-Truncated, Idempotency-Replayed"
+    ),
     "access-control-max-age": "86400",
 }
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
@@ -51,12 +56,12 @@ def assert_error(answer: httpx.Response, code: str) -> dict[str, Any]:
     return body
 
 
-def call(sql: Any, args: Any = None) -> bytes:
-    return json.dumps({"sql": sql, "args": args}).encode()
+def call(sql: Any, args: Any = None, **options: Any) -> bytes:
+    return json.dumps({"sql": sql, "args": args, **options}).encode()
 
 
-def post(client: Client, body: bytes | Iterator[bytes], **headers: str) -> httpx.Response:
-    sent = {"Content-Type": "application/json"}
+def post(client: Client, body: bytes | Iterator[bytes], **headers: str | bytes) -> httpx.Response:
+    sent: dict[str, str | bytes] = {"Content-Type": "application/json"}
     sent |= {name.replace("_", "-"): value for name, value in headers.items()}
     return client.http.post("/sql", content=body, headers=sent)
 
@@ -115,6 +120,24 @@ BODIES: dict[str, dict[str, bytes]] = {
         "an array as float": call("SELECT ?", [{"float": []}]),
         "an object as float": call("SELECT :a", {"a": {"float": {}}}),
         "beyond 64 bits": call("SELECT ?", [2**63]),
+        "one too many by name": call("SELECT :a", {"a": 1, "b": 2}),
+        "too few in one of many": call("SELECT ?", many=[[1], []]),
+        "an array inside one of many": call("SELECT ?", many=[[1], [[1]]]),
+    },
+    "invalid_option": {
+        "a number for true": call("SELECT 1", each=1),
+        "a word for true": call("SELECT 1", readonly="yes"),
+        "another form of rows": call("SELECT 1", rows="columns"),
+        "another form of integers": call("SELECT 1", integers="text"),
+        "no rows": call("SELECT 1", max_rows=0),
+        "more rows than there may be": call("SELECT 1", max_rows=10_001),
+        "half a byte": call("SELECT 1", max_bytes=0.5),
+        "true for a number": call("SELECT 1", max_cell_bytes=True),
+        "many values and no sets": call("SELECT ?", many=[1]),
+        "many as an object": call("SELECT ?", many={"a": 1}),
+        "many and args": call("SELECT ?", [1], many=[[1]]),
+        "each and explain": call("SELECT 1", each=True, explain=True),
+        "many and a second statement": call("SELECT ?; SELECT 1", many=[[1]]),
     },
     "forbidden_keyword": {
         "attach": call("ATTACH 'x' AS y"),
@@ -123,23 +146,61 @@ BODIES: dict[str, dict[str, bytes]] = {
         "readfile": call("SELECT readfile('/etc/passwd')"),
         "sqlite_dbpage": call("SELECT * FROM sqlite_dbpage"),
     },
+    "read_only": {
+        "a table": call("CREATE TABLE t(a)", readonly=True),
+        "a temporary table": call("CREATE TEMP TABLE t(a)", readonly=True),
+        "behind a read": call("SELECT 1; PRAGMA user_version = 1", readonly=True),
+        "a maintenance pragma": call("PRAGMA optimize", readonly=True),
+    },
     "not_authorized": {
+        "a transaction in a transaction": call("BEGIN; COMMIT", atomic=True),
         "a fixed pragma": call("PRAGMA journal_mode = DELETE"),
         "a closed pragma": call("PRAGMA database_list"),
         "its table": call("SELECT * FROM pragma_database_list"),
         "vacuum into": call("VACUUM INTO 'x'"),
     },
-    "sql_error": {
-        "syntax": call("SELEC 1"),
+    "syntax_error": {
+        "a wrong word": call("SELEC 1"),
+        "no end": call("SELECT (1"),
+        "no token": call("SELECT 'a"),
+    },
+    "unknown_table": {
         "no table": call("SELECT * FROM nope"),
-        "a constraint": call("CREATE TABLE t(a CHECK (a > 0)); INSERT INTO t VALUES(0)"),
-        "too big": call("SELECT zeroblob(2000000)"),
-        "a NUL": call("SELECT 1\0"),
+        "no index": call("DROP INDEX nope"),
+        "no trigger": call("DROP TRIGGER nope"),
+        "no view": call("DROP VIEW nope"),
+    },
+    "unknown_column": {
+        "no column": call("SELECT nope"),
+        "of a table": call("CREATE TABLE t(a); INSERT INTO t(b) VALUES(1)"),
+    },
+    "unknown_function": {"no function": call("SELECT nope()")},
+    "ambiguous_column": {
+        "of two": call("CREATE TABLE t(a); CREATE TABLE u(a); SELECT a FROM t, u"),
+    },
+    "already_exists": {
+        "a table": call("CREATE TABLE t(a); CREATE TABLE t(a)"),
+        "an index": call("CREATE TABLE t(a); CREATE INDEX i ON t(a); CREATE INDEX i ON t(a)"),
+        "a column": call("CREATE TABLE t(a, a)"),
+        "a table as an index": call("CREATE TABLE t(a); CREATE INDEX t ON t(a)"),
+    },
+    "datatype_mismatch": {
+        "a key": call("CREATE TABLE t(a INTEGER PRIMARY KEY); INSERT INTO t VALUES('x')"),
+        "a limit": call("SELECT 1 LIMIT 'x'"),
+    },
+    "constraint_failed": {
+        "a check": call("CREATE TABLE t(a CHECK (a > 0)); INSERT INTO t VALUES(0)"),
         "a trigger's own words": call(
             "CREATE TABLE t(a); CREATE TRIGGER g BEFORE INSERT ON t"
             " BEGIN SELECT RAISE(ABORT, 'error: Ünï ''quoted'' \"\\ \n'); END;"
             " INSERT INTO t VALUES(1)"
         ),
+    },
+    "sql_error": {
+        "too big": call("SELECT zeroblob(2000000)"),
+        "a NUL": call("SELECT 1\0"),
+        "values for columns": call("CREATE TABLE t(a); INSERT INTO t VALUES(1, 2)"),
+        "arguments": call("SELECT length(1, 2)"),
     },
     "out_of_memory": {
         "a sorter": call(
@@ -210,13 +271,14 @@ def test_a_body_that_cannot_be_served_is_refused_in_the_one_shape(
 
 def test_sql_that_failed_says_where(client: Client) -> None:
     answer = post(client, call("SELECT 1;\nSELECT 'ä', nope"))
-    body = assert_error(answer, "sql_error")
+    body = assert_error(answer, "unknown_column")
     assert {name: body[name] for name in body.keys() & HELPFUL} == {
         "sqlite_code": "SQLITE_ERROR",
         "statement": 1,
         "offset": 22,
         "line": 2,
         "column": 13,
+        "name": "nope",
     }
 
 
@@ -231,7 +293,34 @@ def test_what_a_caller_repeats_back_to_itself_stays_short(client: Client) -> Non
     assert len(assert_error(answer, "unknown_field")["error"]) < 100
 
 
-# --- 404, 405 ---
+def test_what_an_option_may_be_is_said_and_which_one_it_was(client: Client) -> None:
+    body = assert_error(post(client, call("SELECT 1", max_rows=0)), "invalid_option")
+    assert body["option"] == "max_rows"
+    assert body["error"].endswith("`max_rows` must be an integer from 1 to 10,000")
+
+
+def test_a_key_that_is_none_is_refused(client: Client) -> None:
+    for key in ("", '""', "x" * 256, "caf\u00e9"):
+        answer = post(client, call("SELECT 1"), Idempotency_Key=key.encode("latin-1"))
+        assert_error(answer, "invalid_option")
+
+
+def test_a_value_without_a_parameter_is_named_and_so_is_a_parameter_without_a_value(
+    client: Client,
+) -> None:
+    body = assert_error(post(client, call("SELECT :city", {"cty": 1})), "invalid_args")
+    assert (body["parameter"], body["statement"]) == (":city", 0)
+    assert "'cty'" in body["hint"]
+    body = assert_error(post(client, call("SELECT ?", [1, 2])), "invalid_args")
+    assert body["argument"] == 1
+
+
+def test_a_set_that_failed_is_named_and_the_others_are_undone(client: Client) -> None:
+    body = assert_error(post(client, call("SELECT json(?)", many=[["1"], ["{"]])), "sql_error")
+    assert (body["set"], body["rolled_back"]) == (1, True)
+
+
+# --- 404, 405, 406, 409 ---
 
 
 @pytest.mark.parametrize("token", TOKENS.values(), ids=TOKENS)
@@ -298,6 +387,33 @@ def test_a_method_that_a_path_does_not_have_is_refused_with_those_it_has(
     answer = client.http.request(method, path)
     assert_error(answer, "method_not_allowed")
     assert answer.headers["allow"] == allow
+
+
+@pytest.mark.parametrize("accept", ["application/pdf", "text/csv;q=0", "image/*, nonsense"])
+def test_a_form_that_there_is_not_is_refused_with_those_there_are(
+    client: Client, accept: str
+) -> None:
+    for answer in (
+        post(client, call("SELECT 1"), Accept=accept),
+        client.http.get("/schema", headers={"Accept": accept}),
+    ):
+        body = assert_error(answer, "not_acceptable")
+        assert "application/json" in body["hint"]
+        assert "x-walkin-session" not in answer.headers
+
+
+def test_an_error_is_json_whatever_form_was_asked_for(client: Client) -> None:
+    for accept in ("text/csv", "text/markdown", "application/x-ndjson"):
+        assert_error(post(client, call("SELEC 1"), Accept=accept), "syntax_error")
+
+
+def test_a_key_of_another_call_is_refused(client: Client) -> None:
+    client.sql("CREATE TABLE t(a)")
+    sent = {"X_Walkin_Session": str(client.token), "Idempotency_Key": "mine"}
+    assert post(client, call("INSERT INTO t VALUES(1)"), **sent).status_code == 200
+    body = assert_error(post(client, call("INSERT INTO t VALUES(2)"), **sent), "key_reused")
+    assert body["hint"] == "take a new key for each call"
+    assert client.sql("SELECT a FROM t").rows == [[1]]
 
 
 # --- 408 ---
@@ -394,6 +510,8 @@ PROVOKED: dict[str, Callable[..., None]] = {
     "instance_expired": test_a_token_whose_time_is_over_says_so_in_the_code_alone,
     "path_not_found": test_a_path_that_is_not_there_is_not_found,
     "method_not_allowed": test_a_method_that_a_path_does_not_have_is_refused_with_those_it_has,
+    "not_acceptable": test_a_form_that_there_is_not_is_refused_with_those_there_are,
+    "key_reused": test_a_key_of_another_call_is_refused,
     "query_timeout": test_a_call_that_runs_too_long_times_out,
     "body_too_large": test_a_body_over_the_cap_is_refused,
     "content_type": test_another_content_type_is_refused,

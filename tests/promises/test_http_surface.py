@@ -25,12 +25,15 @@ JSON = {"Content-Type": "application/json"}
 CORS = {
     "access-control-allow-origin": "*",
     "access-control-allow-methods": "GET, POST, OPTIONS",
-    "access-control-allow-headers": "Content-Type, X-Walkin-Session",
-    "access-control-expose-headers": "X-Walkin-Session, X-Walkin-Ttl, X-Request-Id, Retry-After",
+    "access-control-allow-headers": "Content-Type, X-Walkin-Session, Idempotency-Key",
+    "access-control-expose-headers": (
+        "X-Walkin-Session, X-Walkin-Ttl, X-Request-Id, Retry-After, Server-Timing, RateLimit,"
+        " RateLimit-Policy, X-Walkin-Truncated, Idempotency-Replayed"
+    ),
     "access-control-max-age": "86400",
 }
 SESSION_HEADERS = {"x-walkin-session", "x-walkin-ttl"}
-PATHS = ["/sql", "/healthz", "/readyz", "/status", "/openapi.json"]
+PATHS = ["/sql", "/schema", "/healthz", "/readyz", "/status", "/openapi.json"]
 
 
 @pytest.fixture
@@ -63,6 +66,9 @@ def databases(place: Place) -> set[str]:
         ("GET", "/sql", None, 405),
         ("HEAD", "/sql", None, 405),
         ("OPTIONS", "/sql", None, 204),
+        ("GET", "/schema", None, 404),
+        ("POST", "/schema", None, 405),
+        ("OPTIONS", "/schema", None, 204),
         ("GET", "/healthz", None, 200),
         ("HEAD", "/healthz", None, 200),
         ("GET", "/openapi.json", None, 200),
@@ -88,7 +94,7 @@ def test_a_preflight_is_answered_204_without_a_body(raw: Raw, path: str) -> None
         "Host: walkin",
         "Origin: https://page.example",
         "Access-Control-Request-Method: POST",
-        "Access-Control-Request-Headers: content-type,x-walkin-session",
+        "Access-Control-Request-Headers: content-type,x-walkin-session,idempotency-key",
     ]
     raw.send("\r\n".join(lines).encode() + b"\r\n\r\n")
     answer = raw.answer()
@@ -114,7 +120,18 @@ def test_head_has_the_headers_of_get_and_no_body(raw: Raw, path: str) -> None:
     assert raw.answer().status == 200
 
 
-@pytest.mark.parametrize("path", ["/sql", "/nope"])
+def test_head_of_a_schema_has_the_headers_of_get_and_no_body(client: Client) -> None:
+    client.sql("CREATE TABLE t(a)")
+    sent = {"X-Walkin-Session": str(client.token)}
+    got, head = (client.http.request(name, "/schema", headers=sent) for name in ("GET", "HEAD"))
+    changing = {"date", "x-request-id", "server-timing"}
+    assert (got.status_code, head.status_code, head.content) == (200, 200, b"")
+    assert {name: head.headers[name] for name in head.headers.keys() - changing} == {
+        name: got.headers[name] for name in got.headers.keys() - changing
+    }
+
+
+@pytest.mark.parametrize("path", ["/sql", "/schema", "/nope"])
 def test_an_error_to_head_has_no_body_either(raw: Raw, path: str) -> None:
     raw.send(f"HEAD {path} HTTP/1.1\r\nHost: walkin\r\n\r\n".encode())
     assert raw.answer(has_body=False).status in (404, 405)
@@ -128,7 +145,7 @@ def test_health_is_one_member(client: Client) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
 @pytest.mark.parametrize(
-    "path", ["/", "/nope", "/sql/", "/healthz/", "/openapi.json/", "//sql", "/SQL", "/sql%20"]
+    "path", ["/", "/nope", "/sql/", "/schema/", "/openapi.json/", "//sql", "/SQL", "/sql%20"]
 )
 def test_an_unknown_path_is_404_and_never_a_redirect(
     client: Client, method: str, path: str
@@ -235,6 +252,9 @@ REFUSED: dict[str, tuple[int, bytes, dict[str, str]]] = {
     "unknown field": (400, b'{"sql": "SELECT 1", "sqll": 1}', JSON),
     "args of another type": (400, b'{"sql": "SELECT 1", "args": "x"}', JSON),
     "too large": (413, SELECT_1.ljust(MAX_BODY_BYTES + 1), JSON),
+    "a wrong option": (400, b'{"sql": "SELECT 1", "each": "x"}', JSON),
+    "a key that is none": (400, SELECT_1, {**JSON, "Idempotency-Key": ""}),
+    "a form that there is not": (406, SELECT_1, {**JSON, "Accept": "image/png"}),
     "no content type": (415, SELECT_1, {}),
     "another content type": (415, SELECT_1, {"Content-Type": "text/plain"}),
     "a token of nobody": (404, SELECT_1, {**JSON, "X-Walkin-Session": "wkn_" + "A" * 107}),
@@ -361,6 +381,69 @@ def test_an_answer_is_json_of_known_length_that_nobody_keeps(client: Client) -> 
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
+TIMES = "queue;dur=[0-9]+[.][0-9]{2}, sql;dur=[0-9]+[.][0-9]{2}, total;dur=[0-9]+[.][0-9]{2}"
+
+
+def test_an_answer_of_a_database_says_what_it_varies_by_and_where_the_time_went(
+    client: Client,
+) -> None:
+    made = client.sql("SELECT 1")
+    sent = {"X-Walkin-Session": str(client.token)}
+    described = client.http.get("/schema", headers=sent)
+    for answer in (made, client.sql("SELEC 1"), client.sql("SELECT 1"), described):
+        assert answer.headers["vary"] == "Accept"
+        assert re.fullmatch(TIMES, answer.headers["server-timing"])
+    for answer in (client.post(b"{"), client.get("/healthz"), client.get("/nope")):
+        assert not {"vary", "server-timing"} & answer.headers.keys()
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("*/*", "application/json"),
+        ("text/html, */*;q=0.1", "application/json"),
+        ("application/x-ndjson", "application/x-ndjson"),
+        ("application/jsonl", "application/x-ndjson"),
+        ("text/csv, application/json;q=0.5", "text/csv; charset=utf-8"),
+        ("text/markdown", "text/markdown; charset=utf-8"),
+    ],
+)
+def test_accept_chooses_the_form_of_an_answer(
+    client: Client, accept: str, content_type: str
+) -> None:
+    answer = client.sql("SELECT 'ä' AS a", Accept=accept)
+    assert (answer.status, answer.headers["content-type"]) == (200, content_type)
+    assert "ä" in answer.text
+
+
+def test_a_long_read_in_lines_comes_whole(client: Client) -> None:
+    rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 50000)"
+    answer = client.sql(f"{rows} SELECT i FROM n", Accept="text/csv")
+    assert answer.headers["transfer-encoding"] == "chunked"
+    assert not {"x-walkin-truncated", "server-timing"} & answer.headers.keys()
+    assert answer.text.split() == ['"i"', *map(str, range(1, 50_001))]
+    assert client.sql("SELECT 1").rows == [[1]]
+
+
+def test_a_repeat_under_a_key_is_told_by_a_header_alone(client: Client) -> None:
+    client.sql("CREATE TABLE t(a)")
+    call = json.dumps({"sql": "INSERT INTO t VALUES(1) RETURNING rowid"}).encode()
+    first, second = (client.post(call, Idempotency_Key="mine") for _ in range(2))
+    assert (first.status, second.status, first.text) == (200, 200, second.text)
+    assert "idempotency-replayed" not in first.headers
+    assert second.headers["idempotency-replayed"] == "true"
+    assert client.sql("SELECT count(*) FROM t").rows == [[1]]
+
+
+def test_a_schema_needs_a_token_and_makes_nothing(client: Client, place: Place) -> None:
+    before = databases(place)
+    for headers in ({}, {"X-Walkin-Session": "wkn_" + "A" * 107}):
+        answer = client.http.get("/schema", headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (404, "instance_not_found")
+        assert ("hint" in answer.json()) == (not headers)
+    assert databases(place) == before
+
+
 def test_truncated_is_there_only_when_it_is_true(client: Client) -> None:
     rows = (
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {}) SELECT i FROM n"
@@ -371,6 +454,22 @@ def test_truncated_is_there_only_when_it_is_true(client: Client) -> None:
     assert list(cut.json) == ["columns", "rows", "rows_affected", "truncated"]
     assert cut.json["truncated"] is True
     assert "truncated" not in client.sql("SELECT 1").json
+
+
+@pytest.mark.parametrize("count", [4, 100, 101, 5000])
+def test_a_budget_tells_how_many_rows_there_are(client: Client, count: int) -> None:
+    rows = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {count})"
+    for sql in (f"{rows} SELECT i FROM n", f"{rows} SELECT i FROM n; CREATE TABLE t(a)"):
+        cut = client.post(json.dumps({"sql": sql, "max_rows": 3}).encode()).json
+        assert cut["rows"] == [[1], [2], [3]]
+        assert (cut["truncated"], cut["total_rows"]) == ("max_rows", count)
+    call = {"sql": f"{rows} SELECT ? FROM n", "many": [["a"], ["b"]], "max_rows": 3}
+    cut = client.post(json.dumps(call).encode()).json
+    assert (cut["truncated"], cut["total_rows"]) == ("max_rows", 2 * count)
+    call = {"sql": f"SELECT 1; {rows} SELECT i FROM n", "each": True, "max_rows": 3}
+    first, second = client.post(json.dumps(call).encode()).json["results"]
+    assert "truncated" not in first
+    assert (second["truncated"], second["total_rows"]) == ("max_rows", count)
 
 
 def test_rows_are_cut_off_at_a_megabyte(client: Client) -> None:

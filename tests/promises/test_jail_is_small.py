@@ -11,18 +11,35 @@ _AFTER_THE_FORK = [
     "limits",
     "kernel",
     "engine",
+    "calls",
+    "forms",
+    "parameters",
+    "tokens",
     "statements",
+    "failures",
+    "repair",
+    "names",
+    "dialects",
+    "receipts",
+    "stats",
+    "plans",
+    "schema",
     "policy",
     "blocklist",
     "answers",
+    "encoders",
     "rows",
+    "refusal",
     "codes",
     "leash",
     "descriptors",
     "frames",
     "errors",
 ]
-_MOST_LINES = 1120
+_MOST_LINES = 2500
+#: What the wall is made of: whoever takes a cell over from SQL has the rest already.
+_WALL = ("cell", "jail", "limits", "kernel", "leash", "descriptors", "frames", "errors")
+_MOST_LINES_OF_THE_WALL = 600
 _MOST_LINES_A_MODULE = 300
 
 
@@ -57,6 +74,10 @@ def _lines_of_code(name: str) -> int:
 def test_all_of_it_together() -> None:
     counts = {name: _lines_of_code(name) for name in _AFTER_THE_FORK}
     assert sum(counts.values()) <= _MOST_LINES, counts
+
+
+def test_the_wall_itself() -> None:
+    assert sum(map(_lines_of_code, _WALL)) <= _MOST_LINES_OF_THE_WALL
 
 
 def test_each_module() -> None:

@@ -17,15 +17,18 @@ from jsonschema import Draft202012Validator
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 from schemathesis.config import SchemathesisConfig
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 from starlette.routing import Route
 
+from sandbox import receipts
+from sandbox.calls import _MARKDOWN_CAPS, MAX_ROWS
 from sandbox.codes import CODES
+from sandbox.forms import MEDIA_TYPES
 from sandbox.policy import HEAP_BYTES, LIMITS, MAX_PAGES
-from sandbox.rows import MAX_ROWS
 from tests.handles import ROOT, Client, Service
 from walkin.app import build
-from walkin.bodies import _BODY_TIMEOUT_S, MAX_BODY_BYTES
+from walkin.bodies import _BODY_TIMEOUT_S, _CAPS, _CHOICES, _SWITCHES, MAX_BODY_BYTES
 from walkin.connection import MAX_FIELDS, MAX_HEAD_BYTES
 from walkin.crowd import Crowd
 from walkin.ledger import Ledger
@@ -142,8 +145,8 @@ def test_everything_a_caller_sends_or_gets_is_described() -> None:
     components = DOCUMENT["components"]
     described = [*components["parameters"].values(), *components["headers"].values()]
     described += components["responses"].values()
-    for name in ("Call", "Result", "Error"):
-        described += components["schemas"][name]["properties"].values()
+    for name in components["schemas"].keys() - {"Blob", "Infinity", "Health"}:
+        described += components["schemas"][name].get("properties", {}).values()
     assert all(part["description"].endswith(".") for part in described)
 
 
@@ -274,6 +277,10 @@ def test_every_example_of_an_error_is_a_row_of_the_table() -> None:
 
 _SQL = DOCUMENT["paths"]["/sql"]["post"]
 _CALLS = _SQL["requestBody"]["content"]["application/json"]["examples"]
+_FORMS = _SQL["responses"]["200"]["content"]
+_SCHEMAS = DOCUMENT["paths"]["/schema"]["get"]["responses"]["200"]["content"]
+#: What of a call's cost no two runs have alike.
+_VARYING = ("vm_steps", "memory_bytes")
 
 
 @pytest.mark.parametrize("name", _CALLS)
@@ -288,7 +295,89 @@ def test_an_example_call_gives_the_answer_of_the_same_name(client: Client, name:
     if status >= 400:
         assert given["request_id"] == answer.headers["x-request-id"]
         given["request_id"] = documented["request_id"]
+    if "stats" in documented:
+        assert given["stats"].keys() == documented["stats"].keys()
+        given["stats"] |= {name: documented["stats"][name] for name in _VARYING}
     assert (answer.status, given) == (status, documented)
+
+
+def test_every_option_has_an_example_and_every_example_is_of_a_documented_kind() -> None:
+    options = set(DOCUMENT["components"]["schemas"]["Call"]["properties"])
+    shown = {name for call in _CALLS.values() for name in call["value"]}
+    assert options - shown == {"max_bytes"}
+    answers = _FORMS["application/json"]["examples"]
+    for name in _CALLS.keys() & answers.keys():
+        value = _CALLS[name]["value"]
+        kind = "Plans" if "explain" in value else "Results" if "each" in value else "Result"
+        pointer = f"/components/schemas/{kind}"
+        assert schema_errors(pointer, answers[name]["value"]) == [], name
+
+
+@pytest.mark.parametrize(
+    ("media_type", "name"),
+    [
+        (media_type, name)
+        for media_type, form in _FORMS.items()
+        for name in form["examples"]
+        if media_type != "application/json"
+    ],
+)
+def test_an_example_call_gives_the_lines_of_the_same_name(
+    client: Client, media_type: str, name: str
+) -> None:
+    answer = client.post(json.dumps(_CALLS[name]["value"]).encode(), Accept=media_type)
+    assert answer.status == 200
+    assert answer.headers["content-type"].partition(";")[0] == media_type
+    assert answer.headers["vary"] == "Accept"
+    assert answer.text == _FORMS[media_type]["examples"][name]["value"]
+    assert answer.headers.get("x-walkin-truncated") == ("max_rows" if name == "budget" else None)
+
+
+@pytest.mark.parametrize("media_type", _SCHEMAS)
+def test_the_schema_of_an_example_is_the_one_that_it_shows(client: Client, media_type: str) -> None:
+    client.post(json.dumps(_CALLS["cities"]["value"]).encode())
+    sent = {"X-Walkin-Session": str(client.token), "Accept": media_type}
+    answer = client.http.get("/schema", headers=sent)
+    assert answer.headers["content-type"].partition(";")[0] == media_type
+    given = answer.json() if media_type == "application/json" else answer.text
+    assert given == _SCHEMAS[media_type]["examples"]["cities"]["value"]
+
+
+def test_its_forms_are_those_of_the_code() -> None:
+    assert list(_FORMS) == list(MEDIA_TYPES.values())
+    responses = DOCUMENT["components"]["responses"]
+    (refused,) = responses["NotAcceptable"]["content"]["application/json"]["examples"].values()
+    assert refused["value"]["hint"].endswith(" as " + ", ".join(_FORMS))
+
+
+def test_its_caps_are_those_of_the_code() -> None:
+    properties = DOCUMENT["components"]["schemas"]["Call"]["properties"]
+    assert {name: properties[name]["maximum"] for name in _CAPS} == _CAPS
+    assert {name for name, one in properties.items() if "boolean" in one.get("type", [])} == (
+        _SWITCHES
+    )
+    for name, choices in _CHOICES.items():
+        assert properties[name]["enum"] == [*choices, None]
+    for name, most in _MARKDOWN_CAPS.items():
+        assert f"{most:,}" in properties[name]["description"]
+    key = DOCUMENT["components"]["parameters"]["IdempotencyKey"]["description"]
+    assert f"{receipts.MOST} answers" in key
+    assert f"{receipts.MOST_BYTES >> 10} KB" in key
+    assert f"{receipts.ANSWER_BYTES >> 10} KB" in key
+
+
+def test_a_relation_that_cannot_be_read_is_described_too(client: Client) -> None:
+    client.sql(
+        "CREATE TABLE t(a REFERENCES u, b AS (a + 1) STORED, c DEFAULT 1, PRIMARY KEY (c, a));"
+        "CREATE INDEX i ON t(a + 1, b); CREATE VIEW v AS SELECT a FROM t;"
+        "CREATE VIEW w AS SELECT nope FROM t;"
+        "CREATE TRIGGER g AFTER INSERT ON t BEGIN SELECT 1; END;"
+        "CREATE VIRTUAL TABLE f USING fts5(x); CREATE VIRTUAL TABLE r USING rtree(i, x, y)"
+    )
+    answer = client.http.get("/schema", headers={"X-Walkin-Session": str(client.token)}).json()
+    assert schema_errors("/components/schemas/Schema", answer) == []
+    assert [one["name"] for one in answer["tables"]] == ["t", "f", "r"]
+    assert "error" in answer["views"][1]
 
 
 # --- what schemathesis makes up ---
@@ -298,8 +387,13 @@ _CONFIG = SchemathesisConfig.from_dict(
         "seed": 1,
         "generation": {"mode": "all", "deterministic": True},
         # No schema describes SQL, and a made-up token is nobody's: what fits the schema may still
-        # be refused for these two reasons.
-        "checks": {"positive_data_acceptance": {"expected-statuses": ["2xx", "400", "404"]}},
+        # be refused for these reasons; a key is used for several calls.
+        "checks": {
+            "positive_data_acceptance": {"expected-statuses": ["2xx", "400", "404", "409"]},
+            "negative_data_rejection": {"expected-statuses": ["4xx"]},
+            # No token is a wrong token: never 401.
+            "missing_required_header": {"expected-statuses": ["400", "404", "406"]},
+        },
     }
 )
 _BOUNDED = settings(max_examples=100, deadline=None, derandomize=True, database=None)
@@ -320,13 +414,24 @@ def token(service: Service) -> str:
     return created.token
 
 
-@_API.include(operation_id="runSql").parametrize()
+@_API.include(operation_id=["runSql", "getSchema", "headSchema"]).parametrize()
 @_BOUNDED
 def test_the_server_keeps_it_for_the_holder_of_a_token(
     case: schemathesis.Case, service: Service, token: str
 ) -> None:
     case.headers["X-Walkin-Session"] = token
     case.validate_response(case.call(base_url=service.url))
+
+
+@pytest.mark.parametrize("media_type", [*list(_FORMS)[1:], "application/pdf"])
+@_API.include(operation_id=["runSql", "getSchema"]).parametrize()
+@settings(_BOUNDED, max_examples=20)
+def test_the_server_keeps_it_in_every_form(
+    case: schemathesis.Case, service: Service, token: str, media_type: str
+) -> None:
+    case.headers.update({"X-Walkin-Session": token, "Accept": media_type})
+    response = case.call(base_url=service.url)
+    case.validate_response(response, excluded_checks=[positive_data_acceptance])
 
 
 def test_a_value_in_a_row_has_a_form_that_it_describes(client: Client) -> None:

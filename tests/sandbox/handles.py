@@ -227,7 +227,7 @@ class Line:
                 return None
             kind, payload = frame
             if kind is Kind.END:
-                status, last = frames.decode_end(payload)
+                status, _, _, last = frames.decode_end(payload)
                 return CellAnswer(status, body + last)
             assert kind is Kind.DATA, kind
             body += payload

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sandbox import blocklist
-from sandbox.blocklist import forbidden, tokens
+from sandbox.blocklist import forbidden
+from sandbox.tokens import tokens
+from tests.sandbox.test_tokens import GAPS, any_text
 
 REFUSED = {
     # a statement of its own, first or later
@@ -225,18 +226,6 @@ def test_the_first_of_several_keywords_is_named() -> None:
 
 # --- the verdict does not depend on how it is written ---
 
-#: Each begins with white space or a slash: it joins with no token before it.
-GAPS = [
-    " ",
-    "\n",
-    "\t\r\n",
-    "\f",
-    " \ufeff",
-    "/**/",
-    " /* it's */",
-    " -- ATTACH '\n",
-    " /* edit( */ ",
-]
 # Unterminated pieces would swallow the gaps that follow them.
 WRITINGS = [sql for sql in [*REFUSED, *ACCEPTED] if "open" not in sql and not sql.endswith("'")]
 
@@ -292,108 +281,10 @@ def test_a_string_literal_before_a_use_does_not_hide_it(text: str, sql: str) -> 
     assert forbidden(f"SELECT {quoted}; {sql}") == REFUSED[sql]
 
 
-# --- tokens ---
-
-pieces = st.sampled_from(
-    "attach edit load_extension x _a $b é ' '' 'a' 'a''b' \" \"a\" ` [ ] [a] ( ) ; . , -- /* */ /"
-    " * - 1 x'00' fts5_a explain \ufeff \0 \x0b \u00a0 \ud800".split(" ")
-) | st.sampled_from([" ", "\n", "\t", "-- a\n", "/* b */"])
-any_text = st.text() | st.lists(pieces, max_size=12).map("".join)
-
-
 @given(text=any_text)
 def test_any_text_only_gets_an_answer(text: str) -> None:
     verdict = forbidden(text)
     assert verdict is None or isinstance(verdict, str)
-    assert isinstance(tokens(text), list)
-    assert isinstance(blocklist.first_word(text), str)
-
-
-def without_gap(text: str) -> str:
-    """Return the text after the white space and comments that it begins with."""
-    while True:
-        if text[:1] and text[0] in " \t\n\f\r":
-            text = text.lstrip(" \t\n\v\f\r")  # the vertical tab not by itself
-        elif text.startswith("\ufeff"):
-            text = text[1:]
-        elif text.startswith("--"):
-            _, end, rest = text.partition("\n")
-            text = end + rest
-        elif text.startswith("/*"):
-            text = text[2:].partition("*/")[2]
-        else:
-            return text
-
-
-@given(text=any_text)
-def test_tokens_joined_again_are_the_text_without_comments_and_spaces(text: str) -> None:
-    rest = text
-    for token in tokens(text):
-        rest = without_gap(rest)
-        assert rest.startswith(token.text)
-        rest = rest[len(token.text) :]
-    assert without_gap(rest) == ""
-
-
-@given(
-    texts=st.lists(
-        st.sampled_from(["'a''b'", '"a""b"', "`a``b`", "[a b]", "word", "é", "$x", "(", ";", "."])
-    ),
-    gap=st.sampled_from(GAPS),
-)
-def test_tokens_come_back_as_they_were_put_together(texts: list[str], gap: str) -> None:
-    assert [token.text for token in tokens(gap.join(texts))] == texts
-
-
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ('"A""b"', 'a"b'),
-        ("`A``b`", "a`b"),
-        ("[A b]", "a b"),
-        ('"open', "open"),
-        ("[open", "open"),
-        ('"', ""),
-        ("Word", "word"),
-        ('""', ""),
-    ],
-)
-def test_a_name_is_without_quotes_and_in_lower_case(text: str, name: str) -> None:
-    assert [token.name for token in tokens(text)] == [name]
-
-
-@pytest.mark.parametrize(
-    ("sql", "word"),
-    [
-        ("select 1", "SELECT"),
-        (" ;; /* a */ -- b\n\ufeff Insert into t", "INSERT"),
-        ("", ""),
-        ("-- select", ""),
-        ("'select'", ""),
-        ("(select 1)", ""),
-        ('"select"', ""),
-    ],
-)
-def test_first_word_is_the_statements_keyword(sql: str, word: str) -> None:
-    assert blocklist.first_word(sql) == word
-
-
-@pytest.mark.parametrize(
-    ("rest", "blank"),
-    [
-        ("", True),
-        (" ;\n; -- a", True),
-        ("/* open", True),
-        ("\ufeff", True),
-        (" select 1", False),
-        ("; 1", False),
-        ("\u00a0", False),
-        ("\x0b", False),
-        ("'", False),
-    ],
-)
-def test_is_blank_says_whether_a_statement_follows(rest: str, blank: bool) -> None:
-    assert blocklist.is_blank("SELECT 1" + rest, len("SELECT 1")) is blank
 
 
 # --- time ---

@@ -252,7 +252,7 @@ def test_an_error_carries_the_calls_request_id(cell: Cell) -> None:
     ("sql", "args", "status", "code"),
     [
         ("ATTACH 'x' AS y", None, 400, "forbidden_keyword"),
-        ("SELEKT", None, 400, "sql_error"),
+        ("SELEKT", None, 400, "syntax_error"),
         ("SELECT ?", None, 400, "invalid_args"),
         ("SELECT ?", [{"base64": "?"}], 400, "invalid_args"),
         ("SELECT ?", [{"float": []}], 400, "invalid_args"),
@@ -323,7 +323,7 @@ def test_local_time_is_there_behind_the_walls(cell: Cell) -> None:
 def test_temporary_tables_and_pragmas_are_gone_in_the_next_call(cell: Cell) -> None:
     line = cell.assign()
     assert line.sql("CREATE TEMP TABLE x(a); PRAGMA recursive_triggers = ON").status == 200
-    assert line.sql("SELECT * FROM x").code == "sql_error"
+    assert line.sql("SELECT * FROM x").code == "unknown_table"
     assert line.sql("PRAGMA recursive_triggers").rows == [[0]]
     assert line.sql("CREATE TABLE t(a); INSERT INTO t VALUES(1)").status == 200
 

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from sandbox import frames
 from sandbox.errors import FrameError
-from sandbox.frames import HEADER, LIMITS, Decoder, Frame, Kind
+from sandbox.forms import Form
+from sandbox.frames import HEADER, LIMITS, Ask, Decoder, Frame, Kind
 
 EVERYTHING = frozenset(Kind)
 LONGEST = HEADER.size + max(LIMITS.values())
@@ -143,20 +144,58 @@ def test_both_directions_together_know_every_kind_and_share_none() -> None:
 
 
 @given(
-    timeout_ms=st.integers(0, 0xFFFF_FFFF),
+    timeout_ms=st.integers(0, (1 << 32) - 1),
     request=st.binary(min_size=16, max_size=16),
     body=st.binary(max_size=100),
     announce=st.booleans(),
+    ask=st.sampled_from(Ask),
+    form=st.sampled_from(Form),
+    key=st.binary(max_size=255),
 )
-def test_a_call_carries_timeout_request_flag_and_body(
-    timeout_ms: int, request: bytes, body: bytes, announce: bool
+def test_a_call_carries_what_is_asked(
+    timeout_ms: int,
+    request: bytes,
+    body: bytes,
+    announce: bool,
+    ask: Ask,
+    form: Form,
+    key: bytes,
 ) -> None:
-    frame = frames.encode_call(timeout_ms, request, body, announce=announce)
+    frame = frames.encode_call(
+        timeout_ms, request, body, announce=announce, ask=ask, form=form, key=key
+    )
     ((kind, payload),) = Decoder(frames.TO_CELL).feed(frame)
     assert kind is Kind.CALL
-    head = frames.CALL_HEAD.unpack_from(payload)
-    assert head == (timeout_ms, frames.ANNOUNCE if announce else 0, request)
-    assert payload[frames.CALL_HEAD.size :] == body
+    assert frames.decode_call(payload) == (timeout_ms, announce, ask, form, request, key, body)
+
+
+@pytest.mark.parametrize(("ask", "form", "length"), [(9, 0, 0), (0, 9, 0), (0, 0, 4)])
+def test_a_call_that_asks_for_nothing_known_is_an_error(ask: int, form: int, length: int) -> None:
+    payload = frames.CALL_HEAD.pack(1, 0, ask, form, bytes(16), length) + b"key"
+    with pytest.raises(FrameError):
+        frames.decode_call(payload)
+
+
+@given(
+    status=st.integers(0, 0xFFFF),
+    marks=st.integers(0, 0xFF),
+    took_us=st.integers(0, 1 << 40),
+    body=st.binary(max_size=100),
+)
+def test_an_end_carries_status_marks_and_time(
+    status: int, marks: int, took_us: int, body: bytes
+) -> None:
+    frame = frames.encode_answer(status, body, marks, took_us)
+    ((_, payload),) = Decoder(frames.FROM_CELL).feed(frame)
+    ended = frames.decode_end(payload)
+    assert ended == (status, marks, min(took_us, (1 << 32) - 1), body)
+
+
+@given(body=st.binary(max_size=3 * frames.PIECE_BYTES // 2))
+def test_a_piece_that_goes_on_is_data_alone(body: bytes) -> None:
+    found = list(Decoder(frames.FROM_CELL).feed(frames.encode_data(body)))
+    assert all(kind is Kind.DATA for kind, _ in found)
+    assert b"".join(payload for _, payload in found) == body
 
 
 def test_a_call_with_a_body_over_64_kib_is_not_encoded() -> None:
@@ -170,7 +209,7 @@ def test_an_answer_of_any_size_comes_back_whole_and_ends_once(size: int) -> None
     *before, end = Decoder(frames.FROM_CELL).feed(frames.encode_answer(507, body))
     assert [kind for kind, _ in before] == [Kind.DATA] * ((size - 1) // 262_144 if size else 0)
     assert end[0] is Kind.END
-    status, last = frames.decode_end(end[1])
+    status, _, _, last = frames.decode_end(end[1])
     assert status == 507
     assert b"".join(payload for _, payload in before) + last == body
 

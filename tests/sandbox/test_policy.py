@@ -3,7 +3,7 @@
 import apsw
 import pytest
 
-from sandbox import policy
+from sandbox import policy, receipts
 from sandbox.codes import CODES
 from sandbox.policy import RULES, VACUUM_RULES, Denial
 
@@ -238,5 +238,15 @@ def test_even_a_vacuum_attaches_no_file_but_its_own_nameless_one() -> None:
 
 def test_all_other_rules_hold_during_a_vacuum() -> None:
     changed = {name for name in RULES if VACUUM_RULES[name] is not RULES[name]}
-    assert changed == {"SQLITE_ATTACH", "SQLITE_DETACH"}
+    assert changed == {"SQLITE_ATTACH", "SQLITE_DETACH", "SQLITE_READ", "SQLITE_INSERT"}
     assert set(VACUUM_RULES) == set(RULES)
+
+
+@pytest.mark.parametrize(
+    "action", ["SQLITE_READ", "SQLITE_INSERT", "SQLITE_UPDATE", "SQLITE_DELETE"]
+)
+@pytest.mark.parametrize("name", [receipts.TABLE, receipts.TABLE.upper()])
+def test_the_services_own_table_is_nobodys_to_touch(action: str, name: str) -> None:
+    assert RULES[action](name, None)
+    assert not RULES[action]("t", None)
+    assert RULES["SQLITE_PRAGMA"]("table_info", name)

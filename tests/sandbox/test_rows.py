@@ -8,8 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sandbox import answers
-from sandbox.rows import MAX_ROWS, MAX_ROWS_BYTES, Row, Rows, is_too_long
+from sandbox import calls
+from sandbox.calls import MAX_ROWS, MAX_ROWS_BYTES
+from sandbox.encoders import Row
+from sandbox.rows import Rows, is_too_long
 from tests.sandbox.rows import taken
 
 int64 = st.integers(-(1 << 63), (1 << 63) - 1)
@@ -20,12 +22,12 @@ a_row = st.lists(values, max_size=6).map(tuple)
 
 
 def shown(found: list[Row]) -> list[Any]:
-    return list(json.loads(taken(found).json()))
+    return list(json.loads(b"[%b]" % taken(found).end()))
 
 
 def one(row: Row) -> bytes:
     """The JSON of one row alone."""
-    return taken([row]).json()[1:-1]
+    return taken([row]).end()
 
 
 # --- values ---
@@ -79,8 +81,7 @@ def test_every_row_is_strict_json_that_comes_back_as_arguments(row: tuple[Any, .
 
     back = json.loads(one(row), parse_constant=refuse)
     call = json.dumps({"sql": "select", "args": back}).encode()
-    sql, bound = answers.decode_call(call)
-    assert sql == "select"
+    bound = calls.decode(call).args
     assert isinstance(bound, list)
     assert bound == list(row)
     assert [type(value) for value in bound] == [type(value) for value in row]
@@ -93,22 +94,22 @@ def test_every_row_is_strict_json_that_comes_back_as_arguments(row: tuple[Any, .
 @example(found=[(1, None), (math.inf, None)], times=101)
 def test_many_rows_are_the_rows_one_after_the_other(found: list[Row], times: int) -> None:
     rows = taken(found * times)
-    if not rows.truncated:
-        assert rows.json() == b"[%b]" % b",".join([one(row) for row in found] * times)
+    if not rows.cut:
+        assert rows.end() == b",".join([one(row) for row in found] * times)
 
 
 @pytest.mark.parametrize("count", [0, 1, 99, 100, 101, 250, MAX_ROWS - 1, MAX_ROWS])
 def test_so_many_rows_are_not_cut(count: int) -> None:
     rows = taken([(at,) for at in range(count)])
-    assert json.loads(rows.json()) == [[at] for at in range(count)]
-    assert not rows.truncated
+    assert json.loads(b"[%b]" % rows.end()) == [[at] for at in range(count)]
+    assert not rows.cut
 
 
 @pytest.mark.parametrize("more", [1, 99, 100, 101])
 def test_rows_beyond_the_most_are_cut_off(more: int) -> None:
     rows = taken([(at,) for at in range(MAX_ROWS + more)])
-    assert json.loads(rows.json()) == [[at] for at in range(MAX_ROWS)]
-    assert rows.truncated
+    assert json.loads(b"[%b]" % rows.end()) == [[at] for at in range(MAX_ROWS)]
+    assert rows.cut == "max_rows"
 
 
 @pytest.mark.parametrize("letters", [1, 50, 500, 5000, 50_000])
@@ -119,8 +120,10 @@ def test_rows_are_cut_at_the_byte(letter: str, letters: int) -> None:
     fit = MAX_ROWS_BYTES // size
     if fit < MAX_ROWS:
         exact, over = taken([row] * fit), taken([row] * (fit + 1))
-        assert len(json.loads(exact.json())) == len(json.loads(over.json())) == fit
-        assert (exact.truncated, over.truncated) == (False, True)
+        assert (
+            len(json.loads(b"[%b]" % exact.end())) == len(json.loads(b"[%b]" % over.end())) == fit
+        )
+        assert (exact.cut, over.cut) == ("", "max_bytes")
 
 
 def test_nothing_comes_behind_a_row_that_did_not_fit() -> None:

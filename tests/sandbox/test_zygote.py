@@ -88,7 +88,7 @@ def test_an_id_that_exists_is_not_made_again(zygote: Zygote) -> None:
 def test_databases_do_not_see_each_other(zygote: Zygote) -> None:
     (_, one), (_, two) = zygote.create(), zygote.create()
     one.sql("CREATE TABLE t(a)")
-    assert two.sql("SELECT * FROM t").code == "sql_error"
+    assert two.sql("SELECT * FROM t").code == "unknown_table"
 
 
 def test_a_second_line_reaches_the_same_cell(zygote: Zygote) -> None:

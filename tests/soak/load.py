@@ -14,7 +14,7 @@ from tests.fuzz import clock, grammar
 from tests.fuzz.verdict import check
 from tests.handles import Answer, Client, Service
 from tests.hostile.sql import QUICK, SLOW
-from tests.hostile.sql_case import FURNITURE
+from tests.hostile.sql_case import ANY_SQL_ERROR, FURNITURE
 from tests.wire import Raw, request
 
 CALLERS = 6
@@ -29,7 +29,7 @@ _ENDLESS = "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n) SEL
 _ATTACKS = [*SLOW.values(), *list(QUICK.values()) * 3]
 _BODIES = [b"", b"{", b"[]", b'{"sql": 1}', b'{"sql": "SELECT 1", "x": 1}', b"x" * 9000, b"\xff"]
 #: What may be said to anything: a database is full, gone or without its tables, a machine busy.
-_ANYTIME = {"quota_exceeded", "instance_expired", "busy", "sql_error", "query_timeout"}
+_ANYTIME = {"quota_exceeded", "instance_expired", "busy", "query_timeout", *ANY_SQL_ERROR}
 
 
 def make_calls(number: int) -> list[grammar.Call]:

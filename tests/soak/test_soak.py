@@ -30,8 +30,9 @@ _TTL_S = 12
 _GROWTH = 1.10
 #: What the crowd must have met: every wall at least once.
 _KINDS = """
-    query_timeout out_of_memory quota_exceeded sql_error not_authorized forbidden_keyword
-    instance_expired instance_not_found invalid_json body_too_large transaction_open
+    query_timeout out_of_memory quota_exceeded sql_error syntax_error constraint_failed
+    not_authorized forbidden_keyword instance_expired instance_not_found invalid_json
+    body_too_large transaction_open
 """
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sandbox import control, frames
 from sandbox.control import Op, Outcome, Request
 from sandbox.errors import ZygoteGone
-from sandbox.frames import Decoder
+from sandbox.frames import Asked, Decoder
 
 #: A runner of one coroutine: asyncio.run or uvloop.run.
 Run = Callable[[Any], Any]
@@ -33,15 +33,6 @@ class Clock:
         self.now += seconds
 
 
-class Call(NamedTuple):
-    """What a cell reads of one CALL frame."""
-
-    timeout_ms: int
-    flags: int
-    request_id: bytes
-    body: bytes
-
-
 class FakeCell:
     """A cell that says whatever the test tells it to, and STARTED by itself if it `announces`."""
 
@@ -52,17 +43,17 @@ class FakeCell:
         self._decoder = Decoder(frames.TO_CELL)
         self._calls: list[bytes] = []
 
-    async def take(self) -> Call:
+    async def take(self) -> Asked:
         """Wait for the next call, begin it and return it."""
         while not self._calls:
             data = await asyncio.get_running_loop().sock_recv(self.sock, 65_536)
             assert data, "the front desk hung up"
             self._calls += [payload for _, payload in self._decoder.feed(data)]
         payload = self._calls.pop(0)
-        timeout_ms, flags, request_id = frames.CALL_HEAD.unpack_from(payload)
-        if self._announces and flags & frames.ANNOUNCE:
+        asked = frames.decode_call(payload)
+        if self._announces and asked.announce:
             await self.say(frames.encode(frames.Kind.STARTED))
-        return Call(timeout_ms, flags, request_id, payload[frames.CALL_HEAD.size :])
+        return asked
 
     def has_call(self) -> bool:
         """Whether another call has come already."""
@@ -75,7 +66,7 @@ class FakeCell:
         """Send bytes, as fast as they are taken."""
         await asyncio.get_running_loop().sock_sendall(self.sock, data)
 
-    async def answer(self, status: int = 200, body: bytes = b"{}") -> Call:
+    async def answer(self, status: int = 200, body: bytes = b"{}") -> Asked:
         """Take one call and answer it as an honest cell does."""
         call = await self.take()
         await self.say(frames.encode_answer(status, body))

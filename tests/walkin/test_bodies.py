@@ -11,7 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from sandbox.answers import Refusal, decode_call
+from sandbox.calls import decode
+from sandbox.forms import Form
+from sandbox.refusal import Refusal
 from walkin import bodies
 from walkin.bodies import MAX_BODY_BYTES, ClientDisconnect, check, receive
 from walkin.errors import Refused
@@ -242,7 +244,7 @@ def is_read_alike(body: bytes) -> bool:
     if refusal_of(body) is not None:
         return False
     try:
-        sql, _ = decode_call(body)
+        sql = decode(body).sql
     except Refusal:
         return True
     assert sql == orjson.loads(body)["sql"]
@@ -383,15 +385,68 @@ def test_args_are_an_array_or_an_object(args: bytes) -> None:
         ("sq", "`sql`"),
         ("arg", "`args`"),
         ("argss", "`args`"),
-        ("timeout_ms", "`sql` and `args`"),
-        ("SQL", "`sql`"),
-        ("", "`sql` and `args`"),
+        ("timeout_ms", "there are sql, args, many,"),
+        ("SQL", "there are sql, args, many,"),
+        ("", "there are sql, args, many,"),
     ],
 )
 def test_a_field_that_is_not_known_is_named_with_a_hint(name: str, hint: str) -> None:
     refused = refusal(check, json.dumps({"sql": "select 1", name: 1}).encode())
     assert (refused.row.name, refused.detail) == ("unknown_field", name)
     assert hint in refused.fields["hint"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *[(name, 1) for name in ("each", "atomic", "readonly", "stats", "explain")],
+        *[(name, "true") for name in ("each", "atomic")],
+        ("rows", "object"),
+        ("rows", True),
+        ("integers", "text"),
+        *[
+            (cap, value)
+            for cap in ("max_rows", "max_bytes", "max_cell_bytes")
+            for value in (0, -1, 1.0, "1", True, 1 << 21, [])
+        ],
+        ("many", {}),
+        ("many", [1]),
+        ("many", [[], "a"]),
+    ],
+)
+def test_an_option_of_a_wrong_value_is_named(option: str, value: object) -> None:
+    refused = refusal(check, json.dumps({"sql": "select 1", option: value}).encode())
+    assert (refused.row.name, refused.fields["option"]) == ("invalid_option", option)
+    assert f"`{option}` must be" in refused.detail
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"many": [[1]], "args": [1]},
+        {"many": [[1]], "each": True},
+        {"many": [[1]], "explain": True},
+        {"each": True, "explain": True},
+    ],
+)
+def test_options_that_exclude_each_other_are_named(options: dict[str, object]) -> None:
+    refused = refusal(check, json.dumps({"sql": "select 1", **options}).encode())
+    assert refused.row.name == "invalid_option"
+    assert all(f"`{name}`" in refused.detail for name in options)
+
+
+@pytest.mark.parametrize("option", ["each", "stats", "explain"])
+def test_what_only_json_can_carry_is_refused_in_other_forms(option: str) -> None:
+    body = json.dumps({"sql": "select 1", option: True}).encode()
+    check(body)
+    for form in (Form.CSV, Form.NDJSON, Form.MARKDOWN):
+        refused = refusal(lambda form=form: check(body, form))
+        assert (refused.row.name, refused.fields["option"]) == ("invalid_option", option)
+
+
+def test_an_option_that_is_null_is_none() -> None:
+    names = ("args", "many", "each", "rows", "integers", "max_rows", "explain")
+    check(json.dumps({"sql": "select 1", **dict.fromkeys(names)}).encode())
 
 
 def test_a_name_without_an_end_is_not_repeated_in_full() -> None:

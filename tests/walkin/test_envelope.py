@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 from typing import Any
 
 import httpx
@@ -15,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from walkin.envelope import REQUEST_ID, Envelope
-from walkin.ledger import Ledger
+from walkin.ledger import CALL, Ledger
 
 
 async def plain(_: Scope, __: Receive, send: Send) -> None:
@@ -47,7 +48,7 @@ def answer(app: ASGIApp, method: str = "GET", path: str = "/") -> httpx.Response
     [
         ("access-control-allow-origin", "*"),
         ("access-control-allow-methods", "GET, POST, OPTIONS"),
-        ("access-control-allow-headers", "Content-Type, X-Walkin-Session"),
+        ("access-control-allow-headers", "Content-Type, X-Walkin-Session, Idempotency-Key"),
         ("access-control-max-age", "86400"),
         ("x-content-type-options", "nosniff"),
         ("cache-control", "no-store"),
@@ -59,7 +60,33 @@ def test_every_answer_has(app: ASGIApp, header: str, value: str) -> None:
 
 def test_a_browser_may_read_the_headers_of_ours() -> None:
     exposed = answer(plain).headers["access-control-expose-headers"].split(", ")
-    assert {"X-Walkin-Session", "X-Walkin-Ttl", "X-Request-Id", "Retry-After"} <= set(exposed)
+    assert set(exposed) == {
+        "X-Walkin-Session",
+        "X-Walkin-Ttl",
+        "X-Request-Id",
+        "Retry-After",
+        "Server-Timing",
+        "RateLimit",
+        "RateLimit-Policy",
+        "X-Walkin-Truncated",
+        "Idempotency-Replayed",
+    }
+
+
+def test_where_the_time_went_is_said_of_a_call_that_a_cell_has_answered() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope[CALL].waited_s, scope[CALL].took_s = 0.0012, 0.0345
+        await plain(scope, receive, send)
+
+    times = answer(app).headers["server-timing"]
+    found = re.fullmatch(r"queue;dur=1\.20, sql;dur=34\.50, total;dur=([0-9]+\.[0-9]{2})", times)
+    assert found
+    assert float(found[1]) < 10_000
+
+
+@pytest.mark.parametrize("app", [plain, failing])
+def test_where_the_time_went_is_not_said_of_any_other(app: ASGIApp) -> None:
+    assert "server-timing" not in answer(app).headers
 
 
 def test_an_answer_keeps_the_headers_it_had() -> None:

@@ -31,14 +31,21 @@ def test_every_line_is_kept_under_its_name_in_its_order() -> None:
         (b"x-forwarded-for", b"192.0.2.2"),
         (b"x-walkin-session", b"two"),
         (b"content-encoding", b"gzip"),
+        (b"accept", b"text/csv"),
+        (b"idempotency-key", b"a"),
     )
     assert found == heads.Head(
-        ["application/json"], ["gzip"], ["one", "two"], ["192.0.2.1", "192.0.2.2"]
+        ["application/json"],
+        ["gzip"],
+        ["one", "two"],
+        ["192.0.2.1", "192.0.2.2"],
+        ["text/csv"],
+        ["a"],
     )
 
 
 def test_a_head_without_any_is_empty() -> None:
-    assert head() == heads.Head([], [], [], [])
+    assert head() == heads.Head([], [], [], [], [], [])
 
 
 @pytest.mark.parametrize("value", [b"\xff\xfe", b"", b"\x00", "ü".encode()])
@@ -85,3 +92,29 @@ def test_an_encoded_body_is_not_taken_for_a_plain_one(coding: bytes) -> None:
 @pytest.mark.parametrize("coding", [b"identity", b" Identity "])
 def test_a_body_that_says_it_is_not_encoded_is_plain(coding: bytes) -> None:
     assert code(JSON, (b"content-encoding", coding)) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "key"),
+    [
+        (b"a", b"a"),
+        (b'"a b"', b"a b"),
+        (b'"', b'"'),
+        (b"8e03978e-40d5-43dd-bc93-6894a57f9324", b"8e03978e-40d5-43dd-bc93-6894a57f9324"),
+        (b"x" * 255, b"x" * 255),
+    ],
+)
+def test_a_key_is_a_string_with_or_without_its_quotes(value: bytes, key: bytes) -> None:
+    assert heads.key(head((b"idempotency-key", value))) == key
+
+
+def test_no_key_is_empty() -> None:
+    assert heads.key(head()) == b""
+
+
+@pytest.mark.parametrize(
+    "values", [[b""], [b'""'], [b"x" * 256], [b"a\tb"], [b"\xff"], [b"a", b"a"]]
+)
+def test_what_is_no_key_is_refused(values: list[bytes]) -> None:
+    with pytest.raises(Refused, match="Idempotency-Key"):
+        heads.key(head(*[(b"idempotency-key", value) for value in values]))

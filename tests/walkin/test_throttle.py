@@ -457,3 +457,64 @@ def test_when_the_store_is_back_calls_are_let_through_again(
             assert await let_through(throttle.count_request, 61) == 60
 
     asyncio.run(main())
+
+
+# --- what the client is told of where it stands ---
+
+
+def test_the_policy_names_the_limits_that_there_are(make_settings: Make) -> None:
+    def policy(**limits: int) -> str:
+        return Throttle(make_settings(**limits)).policy.decode()
+
+    calls, creations = '"calls";q=60;w=60', '"creations";q=10;w=60'
+    assert policy() == f"{calls}, {creations}"
+    assert policy(creations_per_min=0) == calls
+    assert policy(requests_per_min=0) == creations
+    assert policy(requests_per_min=0, creations_per_min=0) == ""
+
+
+async def standing_is_right(throttle: Throttle, clock: Clock) -> None:
+    """With three calls a minute, of which one is made now and two in half a minute."""
+    said: list[bytes] = []
+    await throttle.count_request("a", said)
+    clock.forward(30)
+    for _ in range(2):
+        await throttle.count_request("a", said)
+    with pytest.raises(Refused):
+        await throttle.count_request("a", said)
+    clock.forward(30.5)
+    await throttle.count_request("a", said)
+    told = [re.fullmatch(r'"calls";r=(\d+);t=(\d+)', item.decode()) for item in said]
+    numbers = [(int(found[1]), int(found[2])) for found in told if found]
+    assert [left for left, _ in numbers] == [2, 1, 0, 0, 0]
+    # A store keeps time to the microsecond only, so a second may be rounded up to the next.
+    assert [wait_s for _, wait_s in numbers] == pytest.approx([60, 30, 30, 30, 30], abs=1)
+
+
+def test_each_call_is_told_what_is_left_and_when_there_is_more(
+    make_settings: Make, clock: Clock
+) -> None:
+    async def main() -> None:
+        await standing_is_right(Throttle(make_settings(requests_per_min=3)), clock)
+
+    asyncio.run(main())
+
+
+def test_a_shared_count_tells_the_same(make_settings: Make, store: Store, clock: Clock) -> None:
+    async def main() -> None:
+        settings = make_settings(requests_per_min=3, rate_limit_store=store.url)
+        async with throttle_for(settings) as throttle:
+            await standing_is_right(throttle, clock)
+
+    asyncio.run(main())
+
+
+def test_without_limits_nothing_is_told(make_settings: Make) -> None:
+    async def main() -> None:
+        throttle = Throttle(make_settings(requests_per_min=0, creations_per_min=0))
+        said: list[bytes] = []
+        await throttle.count_request("a", said)
+        await throttle.count_creation("a", said)
+        assert said == []
+
+    asyncio.run(main())

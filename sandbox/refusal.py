@@ -1,0 +1,38 @@
+"""A cell's refusal: a call that ends in an error, in the contract's one shape.
+
+Runs in: cells.
+"""
+
+from typing import Any
+
+import orjson
+
+from sandbox.codes import CODES
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, not a fault
+    """Raised for a call that ends in an error the caller is told about.
+
+    `code` is a row of codes.py; `detail` follows the words its `error` begins with; `fields` are
+    further members of the body (`statement`, `offset`, `sqlite_code`, `hint`).
+    """
+
+    def __init__(self, code: str, detail: str = "", **fields: Any) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.fields = fields
+
+
+def encode(refusal: Refusal, request_id: str) -> tuple[int, bytes]:
+    """Return status and body of an error answer in the contract's one shape."""
+    row = CODES[refusal.code]
+    error = f"{row.begins}: {refusal.detail}" if refusal.detail else row.begins
+    body = {
+        "error": error,
+        "code": row.name,
+        "retryable": row.retryable,
+        "request_id": request_id,
+        **refusal.fields,
+    }
+    return row.status, orjson.dumps(body)
