@@ -26,15 +26,24 @@ class Removal:
         self._untold = 0
         self._told_at = 0.0
 
-    def remove(self, instance: bytes, second: int) -> None:
-        """Remove a database that expired at `second`. Raises ZygoteGone, OSError: try again."""
+    def remove(self, instance: bytes, second: int) -> bool:
+        """Remove a database that expired at `second`; say whether it is gone.
+
+        Raises ZygoteGone, OSError: try again.
+        """
         self._zygote.ask_kill(instance)
+        # The zygote may have been about to extend it. From now on it does not: it is over.
+        expires = self._place.expires(instance)
+        if expires is not None and expires > second:
+            self._place.forget(instance, second)
+            return False
         self._place.move_aside(instance)
         self._place.delete(instance)
         self._place.forget(instance, second)
         self._untold += 1
         if time.monotonic() - self._told_at > _TELL_S:
             self.tell()
+        return True
 
     def tell(self) -> None:
         """Say that the reaper is at work. Raises ZygoteGone."""

@@ -42,5 +42,4 @@ def _take_turn(place: Place, removal: Removal, instance: bytes, second: int, now
         # Extended since: a later turn stands for it.
         place.forget(instance, second)
         return 0
-    removal.remove(instance, second)
-    return 1
+    return int(removal.remove(instance, second))

@@ -70,6 +70,8 @@ def main() -> int:
         Op.CREATE: front,
         Op.OPEN: front,
         Op.TOUCH: front,
+        Op.EXTEND: front,
+        Op.END_AT: front,
         Op.KILL: reaper,
         Op.STATUS: reaper,
         Op.REAPED: reaper,

@@ -15,6 +15,7 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
+import orjson
 from landlockpy import Ruleset
 from setproctitle import setproctitle
 
@@ -174,6 +175,8 @@ class _Cell:
         try:
             if asked.ask is Ask.SCHEMA:
                 return 200, self._engine.describe(asked.form, deadline)
+            if asked.ask is Ask.SIZE:
+                return 200, self._engine.measure(orjson.loads(asked.body), deadline)
             say = _Mouth(sock, deadline).say if asked.form in IN_LINES else None
             return 200, self._engine.run(_decode(asked), deadline, say)
         except Refusal as refused:

@@ -21,6 +21,11 @@ class Census:
         """Note a database that expires at that Unix second."""
         self._expiring[second] += 1
 
+    def move(self, before: int, after: int) -> None:
+        """Note that a database expires at another second than was said."""
+        self._expiring[before] -= 1
+        self._expiring[after] += 1
+
     def forget(self, now: float) -> None:
         """Drop the seconds that have passed, at a cost that follows how many there are."""
         for second in [second for second in self._expiring if second <= now]:

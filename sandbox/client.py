@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from sandbox import control, descriptors
 from sandbox.control import Op, Outcome, Reply
-from sandbox.errors import ControlError, InstanceMissing, NodeBusy, ZygoteGone
+from sandbox.errors import ControlError, InstanceMissing, NodeBusy, TooLong, ZygoteGone
 
 #: So many questions wait for the zygote at most: a second's work for it. Whoever comes on top is
 #: better told at once than after a time in which nothing could become of his question.
@@ -88,6 +88,13 @@ class Opened(NamedTuple):
     cell: int
 
 
+class End(NamedTuple):
+    """When a database is over: in Unix seconds, and in seconds of CLOCK_BOOTTIME."""
+
+    expires: int
+    ends: float
+
+
 class AsyncClient:
     """One control connection shared by all of a front desk's calls; reconnects by itself."""
 
@@ -105,6 +112,27 @@ class AsyncClient:
     async def ask_open(self, instance: bytes) -> Opened:
         """Ask for a line to a database. Raises InstanceMissing, NodeBusy, ZygoteGone."""
         return await self._ask_line(Op.OPEN, instance, 0)
+
+    async def ask_extend(self, instance: bytes, seconds: int) -> End:
+        """Have a database live longer. Raises InstanceMissing, TooLong, NodeBusy, ZygoteGone."""
+        return await self._ask_end(Op.EXTEND, instance, seconds)
+
+    async def ask_end_at(self, instance: bytes, second: int) -> End:
+        """Have a database end at a Unix second, or now (0). Raises as `ask_extend` does.
+
+        When it returns of an end that is now, the database has no cell any more.
+        """
+        return await self._ask_end(Op.END_AT, instance, second)
+
+    async def _ask_end(self, op: Op, instance: bytes, amount: int) -> End:
+        reply, _ = await self._ask(op, instance, amount)
+        if reply.outcome is Outcome.MISSING:
+            raise InstanceMissing
+        if reply.outcome is Outcome.REFUSED:
+            raise TooLong
+        if reply.outcome is not Outcome.DONE:
+            raise NodeBusy(f"the zygote answered {op.name} with {reply.outcome.name}")
+        return End(reply.expires, reply.ends / 1e9)
 
     async def ask_kill(self, instance: bytes, cell: int = 0) -> None:
         """Return when that cell of the database (0: whichever) has ended. Raises ZygoteGone."""

@@ -37,25 +37,28 @@ class Op(IntEnum):
     TOUCH = 4
     STATUS = 5
     REAPED = 6
+    EXTEND = 7
+    END_AT = 8
 
 
 class Outcome(IntEnum):
-    """How it went."""
+    """How it went. REFUSED: it would live longer than a database may."""
 
     DONE = 0
     MISSING = 1
     BUSY = 2
     FAILED = 3
+    REFUSED = 4
 
 
 class Request(NamedTuple):
     """One question.
 
-    `amount` is the seconds of CREATE's lifetime, and how many databases were removed since the
-    last REAPED. `cell` is for KILL: the number of the cell that is meant, so that its successor is
-    not; 0 means whichever there is. `until` (milliseconds of CLOCK_MONOTONIC, which all processes
-    of a machine share) is when the asker stops waiting: a database made after that would be
-    nobody's. 0 means never.
+    `amount` is the seconds of CREATE's lifetime, those that EXTEND adds to it, the Unix second of
+    END_AT (0: now), and how many databases were removed since the last REAPED. `cell` is for KILL:
+    the number of the cell that is meant, so that its successor is not; 0 means whichever there is.
+    `until` (milliseconds of CLOCK_MONOTONIC, which all processes of a machine share) is when the
+    asker stops waiting: a database made after that would be nobody's. 0 means never.
     """
 
     op: Op
@@ -69,9 +72,9 @@ class Request(NamedTuple):
 class Reply(NamedTuple):
     """One answer.
 
-    For CREATE and OPEN: `expires` is when the database is over (Unix seconds, for its caller),
-    `ends` the same in nanoseconds of CLOCK_BOOTTIME, which nobody can set, and `cell` the number
-    of its cell. `text` is STATUS's JSON.
+    For CREATE, OPEN, EXTEND and END_AT: `expires` is when the database is over (Unix seconds, for
+    its caller), `ends` the same in nanoseconds of CLOCK_BOOTTIME, which nobody can set; for the
+    first two `cell` is the number of its cell. `text` is STATUS's JSON.
     """
 
     outcome: Outcome

@@ -162,6 +162,25 @@ class Engine:
             return Answer(schema.as_markdown(found).encode())
         return Answer(orjson.dumps(found))
 
+    def measure(self, about: dict[str, Any], deadline: float) -> Answer:
+        """Return what is known about the database and how large it is. Raises Refusal."""
+        if self._damage:
+            raise self._damage.with_traceback(None)
+        self._deadline = deadline
+        try:
+            ((pages,),) = self._ours("PRAGMA main.page_count")
+            ((size,),) = self._ours("PRAGMA main.page_size")
+            found = self._ours(
+                "SELECT count(*) FROM pragma_table_list WHERE schema = 'main'"
+                " AND type IN ('table', 'virtual') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+            )
+        except apsw.InterruptError:
+            raise Refusal("query_timeout") from None
+        except apsw.Error as error:
+            raise Refusal("sql_error", str(error), sqlite_code=code_name(error)) from None
+        more = {"bytes_used": pages * size, "bytes_allowed": policy.MAX_PAGES * size}
+        return Answer(orjson.dumps(about | more | {"tables": found[0][0]}))
+
     def _prepare(self, call: Call, after: contextlib.ExitStack) -> None:
         """Set up what only some calls need, and have it undone behind them."""
         if "vacuum" in call.sql.lower() and policy.is_plain_vacuum(call.sql):

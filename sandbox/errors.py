@@ -6,7 +6,8 @@ Runs in: every process; standard library only.
      ├─ FrameError        bytes on a line that break the wire's rules
      ├─ ControlError      a control message that breaks the control socket's rules
      ├─ InstanceMissing   no such database, or it has expired
-     ├─ NodeBusy          no cell can be had right now; worth another try
+     ├─ TooLong           it would live longer than a database may
+ ├─ NodeBusy          no cell can be had right now; worth another try
      ├─ CellLost          the cell ended before its answer did
      ├─ CellTimeout       the cell did not answer within its time
      ├─ ZygoteGone        the zygote cannot be reached
@@ -28,6 +29,10 @@ class ControlError(SandboxError):
 
 class InstanceMissing(SandboxError):  # noqa: N818 - named for the state, not the class
     """Raised when the database does not exist or its expiry has passed."""
+
+
+class TooLong(SandboxError):  # noqa: N818
+    """Raised when a database would live longer than one may."""
 
 
 class NodeBusy(SandboxError):  # noqa: N818

@@ -38,6 +38,8 @@ class Ask(IntEnum):
 
     SQL = 0
     SCHEMA = 1
+    #: The body is a JSON object, which is answered with what the cell adds to it.
+    SIZE = 2
 
 
 #: Marks of an END, which the front desk tells in fields of the answer's head: it is the answer of

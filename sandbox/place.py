@@ -5,6 +5,7 @@ Runs in: zygote, reaper, supervisor; standard library only.
     <data>/run/control.sock                 the control socket
     <data>/cells/instances/<shard>/<id>/    the database; all that its cell may touch
     <data>/cells/expiry/<shard>/<id>        the record: a symbolic link to "<unix second>"
+    <data>/cells/expiry/<shard>/new         a record that is about to take another's place
     <data>/cells/due/<unix second>/<id>     the reaper's turn: an empty file
     <data>/cells/trash/<id>/                on its way out
     <data>/cells/clock                      how far Unix time is ahead (clock.py)
@@ -80,6 +81,26 @@ class Place:
             _open_new(folder / name, database if name == DATABASE else b"")
         record = self._record(instance)
         _with_parent(record, lambda: record.symlink_to(str(expires)))
+
+    def change_expiry(self, instance: bytes, before: int, after: int) -> None:
+        """Have a database expire at `after` and no longer at `before` (Unix seconds).
+
+        For the zygote alone, which does one thing after the other. A crash in between leaves the
+        earlier or the later end, and a turn for it. Raises OSError: it may be done again.
+        """
+        turn = self._turn(instance, after)
+        if after > before:  # the later turn first: there always is one for what lives
+            _with_parent(turn, turn.touch)
+        record = self._record(instance)
+        fresh = record.with_name("new")
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(str(after))
+        fresh.rename(record)
+        if after < before:  # not before the record, or the reaper would drop it as too early
+            _with_parent(turn, turn.touch)
+        if after != before:
+            with contextlib.suppress(OSError):  # it is done; a turn too many does no harm
+                self._turn(instance, before).unlink()
 
     def expires(self, instance: bytes) -> int | None:
         """Return the second from which the database is gone (Unix), None if there is none."""

@@ -164,6 +164,7 @@ ROWS = (
     Row("max_live_cells", "", cells_by_memory, "live worker processes at once (by memory)"),
     Row("blank_cells", "8", whole(0, 256), "workers kept ready for the next database"),
     Row("cell_idle_s", "30", whole(1, 86_400), "an unused worker is given up after this time"),
+    Row("max_life_s", "3600", whole(1, 86_400), "the longest life a database may be given"),
     Row("log_format", "text", one_of(*FORMS), "form of the log's lines: `text` or `json`"),
 )
 
@@ -179,6 +180,7 @@ class Settings:
     max_live_cells: int
     blank_cells: int
     cell_idle_s: int
+    max_life_s: int
     log_format: str
 
 

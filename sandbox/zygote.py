@@ -79,6 +79,7 @@ class Zygote:
         self._next_census = 0.0
         self._versions = versions()
         self._most_live = settings.max_live_cells
+        self._max_life_s = settings.max_life_s
         self._walls: dict[str, Any] = {"landlock_abi": walls.landlock_abi}
         self._askers = askers
         self._say_alive = say_alive
@@ -96,6 +97,8 @@ class Zygote:
             Op.KILL: self._answer_kill,
             Op.STATUS: self._answer_status,
             Op.REAPED: self._note_reaped,
+            Op.EXTEND: self._answer_end,
+            Op.END_AT: self._answer_end,
         }
 
     def prove_walls(self) -> None:
@@ -253,6 +256,36 @@ class Zygote:
             return
         cell.then.append(lambda: self._reply(asker, request, Outcome.DONE))
         self._nursery.kill(cell)
+
+    def _answer_end(self, asker: Asker, request: Request) -> None:
+        """Change when a database ends: later, at a given second, or now."""
+        before = self._place.expires(request.instance)
+        now = self._clock.now()
+        if before is None or before <= now:
+            self._reply(asker, request, Outcome.MISSING)
+            return
+        after = before + request.amount if request.op is Op.EXTEND else request.amount
+        after = max(after, int(now))
+        if after > max(before, self._born(request.instance, now) + self._max_life_s):
+            self._reply(asker, request, Outcome.REFUSED, before)
+            return
+        try:
+            self._place.change_expiry(request.instance, before, after)
+        except OSError as cause:
+            log.error("instance %s: its end stays: %s", request.instance.hex(), cause)
+            self._reply(asker, request, Outcome.FAILED)
+            return
+        self._census.move(before, after)
+        cell = self._nursery.live.get(request.instance)
+        if after > now or cell is None:
+            self._reply(asker, request, Outcome.DONE, after)
+            return
+        cell.then.append(lambda: self._reply(asker, request, Outcome.DONE, after))
+        self._nursery.kill(cell)
+
+    def _born(self, instance: bytes, now: float) -> float:
+        """Return when a database was made, by its id (RFC 9562, 5.7): Unix seconds, not later."""
+        return min(int.from_bytes(instance[:6]) / 1000, now)
 
     def _note_reaped(self, _: Asker, request: Request) -> None:
         self._reaped += request.amount

@@ -29,6 +29,7 @@ from walkin.errors import Refused
 from walkin.ledger import CALL, Ledger
 from walkin.metrics import Metrics, SideDoor
 from walkin.reply import Reply, refusal
+from walkin.session import Session
 from walkin.settings import Settings
 from walkin.status import Status
 from walkin.switchboard import Switchboard
@@ -58,15 +59,27 @@ def build(
     status = Status(zygote)
     throttle = Throttle(settings)
     desk = Desk(settings, seal, throttle, switchboard, status, ledger)
-    operations: dict[str, tuple[str, Act]] = {
-        "/sql": ("POST", desk.run_sql),
-        "/schema": ("GET", desk.schema),
-        "/healthz": ("GET", desk.health),
-        "/readyz": ("GET", desk.ready),
-        "/status": ("GET", desk.status),
-        "/openapi.json": ("GET", desk.openapi),
+    session = Session(desk, settings)
+    operations: dict[str, dict[str, Act]] = {
+        "/sql": {"POST": desk.run_sql},
+        "/schema": {"GET": desk.schema},
+        "/session": {
+            "GET": session.see,
+            "POST": session.create,
+            "PATCH": session.change,
+            "DELETE": session.end,
+        },
+        "/healthz": {"GET": desk.health},
+        "/readyz": {"GET": desk.ready},
+        "/status": {"GET": desk.status},
+        "/openapi.json": {"GET": desk.openapi},
     }
-    routes = [Route(path, act, methods=[method]) for path, (method, act) in operations.items()]
+    acts = {
+        (path, method): act
+        for path, methods in operations.items()
+        for method, act in methods.items()
+    }
+    routes = [Route(path, act, methods=[method]) for (path, method), act in acts.items()]
     routes += [Route(path, desk.preflight, methods=["OPTIONS"]) for path in operations]
 
     async def answer_refused(request: Request, error: Exception) -> Response:
@@ -76,9 +89,10 @@ def build(
     async def answer_routing(request: Request, error: Exception) -> Response:
         path = request.url.path
         if isinstance(error, HTTPException) and error.status_code == 405:  # noqa: PLR2004
-            method, _ = operations[path]
-            allow = "GET, HEAD, OPTIONS" if method == "GET" else f"{method}, OPTIONS"
-            refused = Refused("method_not_allowed", headers={"Allow": allow})
+            methods = [*operations[path], "OPTIONS"]
+            if "GET" in methods:
+                methods.insert(1, "HEAD")
+            refused = Refused("method_not_allowed", headers={"Allow": ", ".join(methods)})
         else:
             refused = Refused("path_not_found", hint="POST /sql; see GET /openapi.json")
         return _refuse(refused, request)
@@ -114,7 +128,6 @@ def build(
     )
     # A path is known or it is not: nobody is sent from /sql/ to /sql.
     app.router.redirect_slashes = False
-    acts = {(path, method): act for path, (method, act) in operations.items()}
     front = Envelope(_Straight(app, acts), ledger, frozenset(operations), throttle.policy)
     if not metrics_port:
         return front

@@ -68,20 +68,34 @@ async def _collect(request: Request) -> tuple[bytes, int]:
     return body, size
 
 
+def members(body: bytes, known: tuple[str, ...]) -> dict[str, Any]:
+    """Return the members of an object that has no others than these. Raises Refused."""
+    said = _object(body)
+    for name in said:
+        if name not in known:
+            raise Refused("unknown_field", name[:64], hint=f"there are {', '.join(known)}")
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        said = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Refused("invalid_json", str(error)) from None
+    if not isinstance(said, dict):
+        raise Refused("invalid_json", "the body must be an object")
+    # Every member has a colon: where there are no more colons, none was lost to its namesake.
+    if body.count(b":") != len(said):
+        _check_names(body)
+    return said
+
+
 def check(body: bytes, form: Form = Form.JSON) -> None:
     """Raise Refused unless the body is a call: an object with `sql` and perhaps options.
 
     `form` is the one of the answer: some options are for JSON alone.
     """
-    try:
-        call = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Refused("invalid_json", str(error)) from None
-    if not isinstance(call, dict):
-        raise Refused("invalid_json", "the body must be an object")
-    # Every member has a colon: where there are no more colons, none was lost to its namesake.
-    if body.count(b":") != len(call):
-        _check_names(body)
+    call = _object(body)
     sql = call.get("sql")
     is_bare = sql is not None and len(call) == 1
     if not is_bare:

@@ -75,11 +75,11 @@ class Desk:
         ledger: Ledger,
     ) -> None:
         self._trusted = settings.trusted_proxies
-        self._seal = seal
-        self._throttle = throttle
-        self._switchboard = switchboard
+        self.seal = seal
+        self.throttle = throttle
+        self.switchboard = switchboard
         self._status = status
-        self._ledger = ledger
+        self.ledger = ledger
         self._readiness = Readiness(status, throttle, settings.data_dir)
         self._openapi = read_openapi()
 
@@ -87,8 +87,8 @@ class Desk:
         """POST /sql: run statements in a new database or in the token's own."""
         head = heads.read(request.scope)
         call: Call = request.scope[CALL]
-        client = self._client(request, head)
-        await self._throttle.count_request(client, call.standing)
+        client = self.client(request, head)
+        await self.throttle.count_request(client, call.standing)
         body = await bodies.receive(request)
         call.received = len(body)
         heads.check_type(head)
@@ -97,28 +97,30 @@ class Desk:
         bodies.check(body, form)
         wanted = Wanted(Ask.SQL, form, key) if form or key else ROWS
         if head.tokens:
-            call.instance = self._verify(head.tokens)
-            return await self._run(call, body, wanted, {})
-        await self._throttle.count_creation(client, call.standing)
+            call.instance = self.instance_of(head.tokens)
+            return await self.run(call, body, wanted, {})
+        return await self.run(call, body, wanted, await self.create(call, client))
+
+    async def create(self, call: Call, client: str, ttl_s: int | None = None) -> dict[str, str]:
+        """Make a database and return the headers that tell of it. Raises Refused (429, 503)."""
+        await self.throttle.count_creation(client, call.standing)
         try:
-            call.instance, expires = await self._switchboard.create()
+            call.instance, expires = await self.switchboard.create(ttl_s)
         except SandboxError as cause:
-            log.error("no database can be made: %r", cause, extra=_about(call))
+            log.error("no database can be made: %r", cause, extra=about(call))
             raise busy() from cause
-        self._ledger.creations += 1
-        token = self._seal.issue(call.instance)
-        return await self._run(
-            call, body, wanted, {"X-Walkin-Session": token, "X-Walkin-Ttl": str(expires)}
-        )
+        self.ledger.creations += 1
+        token = self.seal.issue(call.instance)
+        return {"X-Walkin-Session": token, "X-Walkin-Ttl": str(expires)}
 
     async def schema(self, request: Request) -> Response:
         """GET /schema: the tables and all else that the token's database is made of."""
         head = heads.read(request.scope)
         call: Call = request.scope[CALL]
-        await self._throttle.count_request(self._client(request, head), call.standing)
+        await self.throttle.count_request(self.client(request, head), call.standing)
         form = negotiation.choose(head.accept, offered=_SCHEMA_FORMS)
-        call.instance = self._verify(head.tokens)
-        return await self._run(call, b"", Wanted(Ask.SCHEMA, form), {})
+        call.instance = self.instance_of(head.tokens)
+        return await self.run(call, b"", Wanted(Ask.SCHEMA, form), {})
 
     async def health(self, _: Request) -> Reply:
         """GET /healthz: the front desk is here."""
@@ -129,7 +131,7 @@ class Desk:
         try:
             return Reply(200, await self._status.read(), {})
         except ZygoteGone as cause:
-            log.error("no status: %s", cause, extra=_about(request.scope[CALL]))
+            log.error("no status: %s", cause, extra=about(request.scope[CALL]))
             raise busy() from cause
 
     async def ready(self, _: Request) -> Reply:
@@ -149,39 +151,41 @@ class Desk:
         """OPTIONS on any path: the envelope has the headers a browser asks for."""
         return Response(status_code=204)
 
-    def _client(self, request: Request, head: Head) -> str:
+    def client(self, request: Request, head: Head) -> str:
+        """Return by what the caller is counted."""
         peer, _ = request.scope["client"] or ("", 0)
         return rate_key(client_address(peer, ",".join(head.forwarded_for), self._trusted))
 
-    def _verify(self, tokens: list[str]) -> bytes:
+    def instance_of(self, tokens: list[str]) -> bytes:
+        """Return the database that the one token is for. Raises Refused (404)."""
         try:
             if len(tokens) != 1:
                 raise TokenInvalid
-            return self._seal.verify(tokens[0])
+            return self.seal.verify(tokens[0])
         except TokenInvalid:
             refused = Refused("instance_not_found")
             if not tokens:
                 refused.fields["hint"] = "the token goes into X-Walkin-Session"
             raise refused from None
 
-    async def _run(
+    async def run(
         self, call: Call, body: bytes, wanted: Wanted, headers: dict[str, str]
     ) -> Response:
         """Run the call; whatever becomes of it, the answer carries `headers`."""
         try:
-            answer = await self._switchboard.call(call.instance, body, call.request_id, wanted)
+            answer = await self.switchboard.call(call.instance, body, call.request_id, wanted)
         except InstanceMissing:
             raise Refused("instance_expired", headers=headers) from None
         except CellTimeout as cause:
-            log.warning("out of time: %s", cause, extra=_about(call))
+            log.warning("out of time: %s", cause, extra=about(call))
             raise Refused("query_timeout", headers=headers) from cause
         except (NodeBusy, ZygoteGone) as cause:
-            log.info("not begun: %r", cause, extra=_about(call))
+            log.info("not begun: %r", cause, extra=about(call))
             refusal = busy()
             refusal.headers.update(headers)
             raise refusal from cause
         except (CellLost, FrameError) as cause:
-            log.error("lost: %s", cause, extra=_about(call))
+            log.error("lost: %s", cause, extra=about(call))
             raise Refused("cell_lost", headers=headers) from cause
         call.waited_s, call.took_s = answer.waited_s, answer.took_s
         if answer.stream:
@@ -197,7 +201,7 @@ class Desk:
         return Reply(answer.status, answer.body, headers, form, varies=True)
 
 
-def _about(call: Call) -> dict[str, str]:
+def about(call: Call) -> dict[str, str]:
     """Return the fields by which lines of the log that belong to a call are found."""
     about = {"request_id": call.request_id.hex()}
     return about | {"instance": call.instance.hex()} if call.instance else about

@@ -41,10 +41,13 @@ class LineEnded(SandboxError):  # noqa: N818
 class Line(asyncio.Protocol):
     """A stream to one cell. Made by the loop when the switchboard opens a database.
 
-    `ends` is when the database is over, in seconds of CLOCK_BOOTTIME.
+    `expires` is when the database is over, in Unix seconds, `ends` in those of CLOCK_BOOTTIME.
     """
 
-    def __init__(self, ends: float, on_end: Callable[["Line"], None], cell: int) -> None:
+    def __init__(
+        self, expires: int, ends: float, on_end: Callable[["Line"], None], cell: int
+    ) -> None:
+        self._expires = expires
         self._ends = ends
         self.cell = cell
         self._on_end = on_end
@@ -62,6 +65,20 @@ class Line(asyncio.Protocol):
     def is_over(self) -> bool:
         """Whether the database has expired."""
         return time.clock_gettime(time.CLOCK_BOOTTIME) >= self._ends
+
+    @property
+    def expires(self) -> int:
+        """When the database is over, in Unix seconds."""
+        return self._expires
+
+    @property
+    def left_s(self) -> float:
+        """For how many seconds it is there yet."""
+        return max(0.0, self._ends - time.clock_gettime(time.CLOCK_BOOTTIME))
+
+    def change_end(self, expires: int, ends: float) -> None:
+        """Take note of another end."""
+        self._expires, self._ends = expires, ends
 
     @property
     def queued(self) -> int:

@@ -154,6 +154,7 @@ class Settings:
     max_live_cells: int
     blank_cells: int
     cell_idle_s: int
+    max_life_s: int
     log_format: str
 
 

@@ -49,10 +49,13 @@ class Switchboard:
         """Calls that wait for an earlier one on their database."""
         return sum(line.queued for line in list(self._lines.values()))
 
-    async def create(self) -> tuple[bytes, int]:
-        """Make a database; return its id and its expiry (Unix seconds). Raises SandboxError."""
+    async def create(self, ttl_s: int | None = None) -> tuple[bytes, int]:
+        """Make a database; return its id and its expiry (Unix seconds). Raises SandboxError.
+
+        `ttl_s` is its lifetime, if it is not to be the usual one.
+        """
         instance = new_instance_id()
-        opened = await self._zygote.ask_create(instance, self._ttl_s)
+        opened = await self._zygote.ask_create(instance, ttl_s or self._ttl_s)
         await self._attach(instance, opened)
         return instance, opened.expires
 
@@ -86,6 +89,34 @@ class Switchboard:
                 raise
         raise NodeBusy("the database's cell keeps going away")
 
+    async def life(self, instance: bytes) -> tuple[int, float]:
+        """Return when a database is over (Unix seconds) and how many seconds it has yet.
+
+        Raises InstanceMissing, NodeBusy, ZygoteGone.
+        """
+        line = self._lines.get(instance)
+        if line is None or line.is_over:
+            line = await self._line(instance)
+        return line.expires, line.left_s
+
+    async def change_end(self, instance: bytes, *, by: int = 0, to: int = 0) -> None:
+        """Have a database end so many seconds later, or at a Unix second.
+
+        Raises InstanceMissing, TooLong, NodeBusy, ZygoteGone.
+        """
+        ask = self._zygote.ask_extend if by else self._zygote.ask_end_at
+        end = await ask(instance, by or to)
+        line = self._lines.get(instance)
+        if line is not None:
+            line.change_end(*end)
+
+    async def end(self, instance: bytes) -> None:
+        """End a database now. Raises as `change_end` does."""
+        await self._zygote.ask_end_at(instance, 0)
+        line = self._lines.get(instance)
+        if line is not None:
+            line.close()
+
     def tell_used(self) -> None:
         """Tell the zygote which databases were called since last time."""
         used, self._used = self._used, set()
@@ -102,8 +133,8 @@ class Switchboard:
         if line is not None:
             if not line.is_over:
                 return line
+            # Another front desk may have given it a later end.
             line.close()
-            raise InstanceMissing
         task = self._opening.get(instance)
         if task is None:
             task = asyncio.create_task(self._open(instance))
@@ -121,7 +152,7 @@ class Switchboard:
 
         opened.line.setblocking(False)
         _, line = await asyncio.get_running_loop().create_unix_connection(
-            lambda: Line(opened.ends, drop, opened.cell), sock=opened.line
+            lambda: Line(opened.expires, opened.ends, drop, opened.cell), sock=opened.line
         )
         if not line.ended:  # it may have been, in the same turn of the loop
             self._lines[instance] = line

@@ -24,7 +24,7 @@ HELPFUL |= {"option", "parameter", "argument"}
 HELPFUL |= {"name", "suggestions", "tables", "token", "constraint"}
 CORS = {
     "access-control-allow-origin": "*",
-    "access-control-allow-methods": "GET, POST, OPTIONS",
+    "access-control-allow-methods": "GET, POST, PATCH, DELETE, OPTIONS",
     "access-control-allow-headers": "Content-Type, X-Walkin-Session, Idempotency-Key",
     "access-control-expose-headers": (
         "X-Walkin-Session, X-Walkin-Ttl, X-Request-Id, Retry-After, Server-Timing, RateLimit,"

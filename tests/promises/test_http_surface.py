@@ -24,7 +24,7 @@ from walkin.bodies import MAX_BODY_BYTES
 JSON = {"Content-Type": "application/json"}
 CORS = {
     "access-control-allow-origin": "*",
-    "access-control-allow-methods": "GET, POST, OPTIONS",
+    "access-control-allow-methods": "GET, POST, PATCH, DELETE, OPTIONS",
     "access-control-allow-headers": "Content-Type, X-Walkin-Session, Idempotency-Key",
     "access-control-expose-headers": (
         "X-Walkin-Session, X-Walkin-Ttl, X-Request-Id, Retry-After, Server-Timing, RateLimit,"
@@ -33,7 +33,7 @@ CORS = {
     "access-control-max-age": "86400",
 }
 SESSION_HEADERS = {"x-walkin-session", "x-walkin-ttl"}
-PATHS = ["/sql", "/schema", "/healthz", "/readyz", "/status", "/openapi.json"]
+PATHS = ["/sql", "/schema", "/session", "/healthz", "/readyz", "/status", "/openapi.json"]
 
 
 @pytest.fixture

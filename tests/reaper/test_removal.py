@@ -12,7 +12,7 @@ from sandbox.client import BlockingClient
 from sandbox.control import Op, Outcome
 from sandbox.errors import ZygoteGone
 from sandbox.place import DATABASE, Place
-from tests.sandbox.handles import FakeZygote, Zygote, done, now, traces
+from tests.sandbox.handles import FakeZygote, Zygote, done, fake_zygote, traces
 
 ID = bytes(range(16))
 OTHER = bytes(15) + ID[-1:]
@@ -217,7 +217,9 @@ def test_a_live_cell_is_ended_before_its_folder_goes(folder: Path) -> None:
         zygote.start()
         instance, line = zygote.create(ttl_s=2)
         assert line.sql("SELECT 1").rows == [[1]]
-        Removal(zygote.place, client).remove(instance, now() + 3)
+        expires = zygote.place.expires(instance)
+        assert expires is not None
+        assert Removal(zygote.place, client).remove(instance, expires)
         assert line.next_frame() is None
         assert zygote.ask(Op.OPEN, instance)[0].outcome is Outcome.MISSING
         assert traces(zygote.place, instance) == set()
@@ -225,3 +227,19 @@ def test_a_live_cell_is_ended_before_its_folder_goes(folder: Path) -> None:
     finally:
         client.close()
         zygote.close()
+
+
+def test_what_is_extended_while_its_cell_is_killed_is_kept(place: Place) -> None:
+    """The reaper has seen it expired, and the zygote was about to extend it."""
+    place.create(ID, 100, b"x")
+
+    def extend_then_answer(packet: bytes) -> tuple[bytes, list[int]]:
+        place.change_expiry(ID, 100, 200)
+        return done(packet)
+
+    with fake_zygote(place.run, extend_then_answer):
+        client = BlockingClient(place.run, 5)
+        assert Removal(place, client).remove(ID, 100) is False
+        client.close()
+    assert (place.expires(ID), place.turns(200), place.turns(100)) == (200, [ID], [])
+    assert (place.folder(ID) / "main.db").exists()

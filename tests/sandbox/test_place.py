@@ -346,3 +346,43 @@ def test_neighbours_are_left_alone(place: Place) -> None:
     assert place.expires(other) == 100
     assert place.turns(100) == [other]
     assert (place.folder(other) / DATABASE).read_bytes() == b"b"
+
+
+# --- another end ---
+
+
+@pytest.mark.parametrize("after", [50, 200])
+def test_a_database_is_given_another_end(place: Place, after: int) -> None:
+    place.create(ID, 100, b"")
+    place.change_expiry(ID, 100, after)
+    assert place.expires(ID) == after
+    assert place.turns(after) == [ID]
+    assert place.turns(100) == []
+
+
+def test_the_same_end_again_changes_nothing(place: Place) -> None:
+    place.create(ID, 100, b"")
+    place.change_expiry(ID, 100, 100)
+    assert (place.expires(ID), place.turns(100)) == (100, [ID])
+
+
+@pytest.mark.parametrize("after", [50, 200])
+@pytest.mark.parametrize("step", ["touch", "symlink_to", "rename"])
+def test_a_change_broken_off_leaves_one_of_the_ends_and_a_turn_for_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch, after: int, step: str
+) -> None:
+    place.create(ID, 100, b"")
+    with monkeypatch.context() as broken:
+
+        def fail(*_: object, **__: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        broken.setattr(Path, step, fail)
+        with pytest.raises(OSError, match="No space"):
+            place.change_expiry(ID, 100, after)
+    expires = place.expires(ID)
+    assert expires in (100, after)
+    turns = [second for second in (50, 100, 200) if ID in place.turns(second)]
+    assert max(turns) >= expires, "somebody will come for it"
+    place.change_expiry(ID, expires, after)
+    assert place.expires(ID) == after, "and it can be done again"

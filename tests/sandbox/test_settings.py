@@ -211,12 +211,13 @@ def test_settings_come_from_the_environment() -> None:
             "WALKIN_BLANK_CELLS": "0",
             "WALKIN_CELL_IDLE_S": "5",
             "WALKIN_FRONT_USER": "daemon",
+            "WALKIN_MAX_LIFE_S": "700",
             "WALKIN_LOG_FORMAT": "json",
         }
     )
     front = User(pwd.getpwnam("daemon").pw_uid, pwd.getpwnam("daemon").pw_gid)
     assert chosen == settings.Settings(
-        Path("/srv/x"), CELL_USER, front, None, 3, 0, 5, log_format="json"
+        Path("/srv/x"), CELL_USER, front, None, 3, 0, 5, 700, log_format="json"
     )
 
 

@@ -953,3 +953,52 @@ def test_a_zygote_without_descriptors_left_refuses_and_recovers(folder: Path) ->
         assert zygote.open(instance).sql("SELECT a FROM t").rows == [["kept"]]
         assert zygote.create()[1].sql("SELECT 1").rows == [[1]]
         assert zygote.stop() == 0
+
+
+# --- another end ---
+
+
+def test_an_extended_database_tells_its_later_end(zygote: Zygote) -> None:
+    instance = new_id()
+    made, _ = zygote.ask(Op.CREATE, instance, 60)
+    longer, line = zygote.ask(Op.EXTEND, instance, 30)
+    assert (longer.outcome, line) == (Outcome.DONE, None)
+    assert longer.expires == made.expires + 30
+    assert longer.ends == made.ends + 30 * 1_000_000_000
+    assert zygote.ask(Op.OPEN, instance)[0].expires == longer.expires
+
+
+def test_a_database_ends_at_the_second_that_is_said(zygote: Zygote) -> None:
+    instance = new_id()
+    zygote.ask(Op.CREATE, instance, 60)
+    at = now() + 30
+    assert zygote.ask(Op.END_AT, instance, at)[0].expires == at
+    assert zygote.ask(Op.OPEN, instance)[0].expires == at
+
+
+def test_an_end_that_is_now_is_told_when_the_cell_is_gone(zygote: Zygote) -> None:
+    before = zygote.status()["instances"]
+    instance, line = zygote.create()
+    assert line.sql("SELECT 1").rows == [[1]]
+    reply, _ = zygote.ask(Op.END_AT, instance, 0)
+    assert reply.outcome is Outcome.DONE
+    assert not zygote.has_cell(instance)
+    assert line.next_frame() is None
+    assert zygote.status()["instances"] == before
+    for op in (Op.OPEN, Op.EXTEND, Op.END_AT):
+        assert zygote.ask(op, instance, 10)[0].outcome is Outcome.MISSING
+
+
+def test_no_life_is_made_longer_than_the_longest(start_zygote: Starter) -> None:
+    zygote = start_zygote(max_life_s=100)
+    instance = (time.time_ns() // 1_000_000).to_bytes(6) + os.urandom(10)
+    made, _ = zygote.ask(Op.CREATE, instance, 60)
+    assert zygote.ask(Op.EXTEND, instance, 30)[0].outcome is Outcome.DONE
+    for op, amount in ((Op.EXTEND, 30), (Op.END_AT, now() + 110)):
+        reply, _ = zygote.ask(op, instance, amount)
+        assert (reply.outcome, reply.expires) == (Outcome.REFUSED, made.expires + 30)
+
+
+def test_what_nobody_has_made_has_no_end(zygote: Zygote) -> None:
+    for op in (Op.EXTEND, Op.END_AT):
+        assert zygote.ask(op, new_id(), 5)[0].outcome is Outcome.MISSING

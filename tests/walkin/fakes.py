@@ -126,6 +126,10 @@ class FakeZygote:
         self._socks = [listener]
         self._loop.add_reader(listener.fileno(), self._accept, listener)
 
+    def change(self, tell: "Tell") -> None:
+        """Have it answer otherwise from now on."""
+        self._tell = tell
+
     def ops(self) -> list[Op]:
         """What was asked so far."""
         return [request.op for request in self.asked]

@@ -57,7 +57,7 @@ async def open_wire() -> AsyncIterator[Wire]:
     ours.setblocking(False)
     ended: list[Line] = []
     _, line = await asyncio.get_running_loop().create_unix_connection(
-        lambda: Line(0, ended.append, 1), sock=ours
+        lambda: Line(0, 0, ended.append, 1), sock=ours
     )
     wire = Wire(line, FakeCell(theirs), ended)
     try:

@@ -429,7 +429,7 @@ def test_a_cell_that_its_own_timer_ended_is_not_killed_again(run: Run, make_sett
 # --- the end of a lifetime ---
 
 
-def test_an_expired_database_is_missing_without_a_question(
+def test_an_expired_database_is_asked_for_once_more_and_hung_up_on(
     run: Run, make_settings: Make, clock: Clock
 ) -> None:
     async def main() -> None:
@@ -439,10 +439,28 @@ def test_an_expired_database_is_missing_without_a_question(
             await cell.answer()
             await calling
             clock.forward(601)
+            at.zygote.change(lambda _, __: Told(Outcome.MISSING))
             with pytest.raises(InstanceMissing):
                 await at.call()
-            assert at.zygote.ops() == [Op.OPEN]
+            # Another front desk might have given it a later end.
+            assert at.zygote.ops() == [Op.OPEN, Op.OPEN]
             assert await cell.sees_hang_up()
+
+
+def test_a_database_that_lives_longer_by_now_is_opened_anew(
+    run: Run, make_settings: Make, clock: Clock
+) -> None:
+    async def main() -> None:
+        async with house(make_settings(), lines_for()) as at:
+            calling = at.call()
+            await (await at.cell(0)).answer()
+            await calling
+            clock.forward(601)
+            calling = at.call()
+            await (await at.cell(1)).answer(200, b"still here")
+            assert (await calling)[:2] == (200, b"still here")
+
+    run(main())
 
     run(main())
 
