@@ -99,6 +99,12 @@ def _read_exactly(body: bytes) -> Any:
         raise Refusal("invalid_args", "a number too long or a value too deep") from None
 
 
+def whole_table(name: str, form: Form) -> Call:
+    """Return the call that reads a table from end to end."""
+    quoted = '"' + name.replace('"', '""') + '"'
+    return Call(f"SELECT * FROM {quoted}", readonly=True, shape=_shape({}, form))  # noqa: S608
+
+
 def _shape(said: dict[str, Any], form: Form) -> Shape:
     caps = {name: said[name] for name in _MARKDOWN_CAPS if said.get(name) is not None}
     budgeted = bool(caps) or form is Form.MARKDOWN

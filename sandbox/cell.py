@@ -23,7 +23,7 @@ from sandbox import calls, frames, jail, leash, limits, receipts, refusal
 from sandbox.answers import Answer
 from sandbox.engine import Engine, seed_randomness
 from sandbox.errors import FrameError
-from sandbox.forms import IN_LINES
+from sandbox.forms import AS_THEY_COME
 from sandbox.frames import Ask, Asked, Decoder, Kind
 from sandbox.jail import Walls
 from sandbox.leash import Order, Report
@@ -177,7 +177,12 @@ class _Cell:
                 return 200, self._engine.describe(asked.form, deadline)
             if asked.ask is Ask.SIZE:
                 return 200, self._engine.measure(orjson.loads(asked.body), deadline)
-            say = _Mouth(sock, deadline).say if asked.form in IN_LINES else None
+            say = _Mouth(sock, deadline).say if asked.form in AS_THEY_COME else None
+            if asked.ask is Ask.FILE and say:
+                return 200, self._engine.copy_out(deadline, say)
+            if asked.ask is Ask.TABLE:
+                table = calls.whole_table(asked.body.decode(), asked.form)
+                return 200, self._engine.run(table, deadline, say)
             return 200, self._engine.run(_decode(asked), deadline, say)
         except Refusal as refused:
             request_id = asked.request_id.hex()

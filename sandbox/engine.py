@@ -5,15 +5,16 @@ in policy.py; what a call does with its statements, in statements.py.
 """
 
 import contextlib
+import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import apsw
 import orjson
 
-from sandbox import blocklist, policy, receipts, schema
+from sandbox import blocklist, frames, policy, receipts, schema
 from sandbox.answers import Answer
 from sandbox.calls import Call
 from sandbox.failures import code_name
@@ -180,6 +181,44 @@ class Engine:
             raise Refusal("sql_error", str(error), sqlite_code=code_name(error)) from None
         more = {"bytes_used": pages * size, "bytes_allowed": policy.MAX_PAGES * size}
         return Answer(orjson.dumps(about | more | {"tables": found[0][0]}))
+
+    def copy_out(self, deadline: float, say: Say) -> Answer:
+        """Say the database file, the WAL folded in. Raises Refusal, and what `say` does.
+
+        It goes out with the versions of a rollback journal in its header, so that it can be opened
+        where nothing can be written (https://www.sqlite.org/wal.html#readonly).
+        """
+        if self._damage:
+            raise self._damage.with_traceback(None)
+        self._deadline = deadline
+        try:
+            self._fold()
+            ((pages,),) = self._ours("PRAGMA main.page_count")
+            ((size,),) = self._ours("PRAGMA main.page_size")
+            digest = hashlib.sha256()
+            for piece in self._pieces(pages * size):
+                digest.update(piece)
+            say(frames.FILE_HEAD.pack(pages * size, digest.digest()))
+            for piece in self._pieces(pages * size):
+                say(piece)
+        except apsw.Error as error:
+            raise Refusal("sql_error", str(error), sqlite_code=code_name(error)) from None
+        return Answer(b"")
+
+    def _fold(self) -> None:
+        """Have everything in the file and nothing in the WAL."""
+        try:
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.Error:  # an R-Tree may have left a read open
+            self.close()
+            self._open()
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+    def _pieces(self, length: int) -> Iterator[bytes]:
+        for at in range(0, length, frames.PIECE_BYTES):
+            amount = min(frames.PIECE_BYTES, length - at)
+            _, piece = self._connection.read("main", 0, at, amount)
+            yield piece if at else piece[:18] + b"\x01\x01" + piece[20:]
 
     def _prepare(self, call: Call, after: contextlib.ExitStack) -> None:
         """Set up what only some calls need, and have it undone behind them."""

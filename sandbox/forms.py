@@ -7,12 +7,13 @@ from enum import IntEnum
 
 
 class Form(IntEnum):
-    """How the rows of a 200 are written."""
+    """How the rows of a 200 are written; FILE is the database itself."""
 
     JSON = 0
     NDJSON = 1
     CSV = 2
     MARKDOWN = 3
+    FILE = 4
 
 
 #: What `Accept` names and `Content-Type` says. One answer has one form; the first is the default.
@@ -21,6 +22,9 @@ MEDIA_TYPES = {
     Form.NDJSON: "application/x-ndjson",
     Form.CSV: "text/csv",
     Form.MARKDOWN: "text/markdown",
+    Form.FILE: "application/vnd.sqlite3",
 }
-#: Those that are lines, and so may go out while there are more to come.
-IN_LINES = (Form.NDJSON, Form.CSV)
+#: Those that rows can have.
+FOR_ROWS = frozenset({Form.JSON, Form.NDJSON, Form.CSV, Form.MARKDOWN})
+#: Those that may go out while there is more to come.
+AS_THEY_COME = (Form.NDJSON, Form.CSV, Form.FILE)

@@ -29,6 +29,9 @@ CALL_HEAD = struct.Struct("!IBBB16sB")
 #: status, marks, microseconds it took; the last piece of the body follows.
 END_HEAD = struct.Struct("!HBI")
 
+#: length, SHA-256; the file follows.
+FILE_HEAD = struct.Struct("!Q32s")
+
 #: Flag of a CALL: say STARTED when the call begins (several askers share this cell).
 ANNOUNCE = 1
 
@@ -40,6 +43,10 @@ class Ask(IntEnum):
     SCHEMA = 1
     #: The body is a JSON object, which is answered with what the cell adds to it.
     SIZE = 2
+    #: The body is the name of a table or view, which is answered with its rows.
+    TABLE = 3
+    #: Answered with the database file, behind its length and its SHA-256 (FILE_HEAD).
+    FILE = 4
 
 
 #: Marks of an END, which the front desk tells in fields of the answer's head: it is the answer of

@@ -31,9 +31,11 @@ EXIT_SETTINGS = 2
 _PR_SET_DUMPABLE = 4
 #: What the kernel keeps of what one caller sends ahead, and so what one read can bring; and what it
 #: keeps of answers that the caller does not take (it doubles both numbers, socket(7)). Left alone
-#: each is megabytes, and in nobody's count.
+#: each is megabytes, and in nobody's count. What is kept of an answer must be more than a segment:
+#: on the loopback that is 64 KiB, and a single one is acknowledged 40 ms later (RFC 1122, section
+#: 4.2.3.2), which would make a megabyte take most of a second.
 _RECEIVE_BYTES = 16_384
-_SEND_BYTES = 32_768
+_SEND_BYTES = 65_536
 
 
 def main() -> int:

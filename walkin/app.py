@@ -24,8 +24,9 @@ from walkin import keys
 from walkin.bodies import ClientDisconnect
 from walkin.crowd import Crowd
 from walkin.endpoints import Desk
-from walkin.envelope import Envelope
+from walkin.envelope import TABLES, Envelope
 from walkin.errors import Refused
+from walkin.export import Export
 from walkin.ledger import CALL, Ledger
 from walkin.metrics import Metrics, SideDoor
 from walkin.reply import Reply, refusal
@@ -60,6 +61,7 @@ def build(
     throttle = Throttle(settings)
     desk = Desk(settings, seal, throttle, switchboard, status, ledger)
     session = Session(desk, settings)
+    export = Export(desk)
     operations: dict[str, dict[str, Act]] = {
         "/sql": {"POST": desk.run_sql},
         "/schema": {"GET": desk.schema},
@@ -69,6 +71,8 @@ def build(
             "PATCH": session.change,
             "DELETE": session.end,
         },
+        "/database": {"GET": export.database},
+        TABLES: {"GET": export.table},
         "/healthz": {"GET": desk.health},
         "/readyz": {"GET": desk.ready},
         "/status": {"GET": desk.status},
@@ -79,8 +83,12 @@ def build(
         for path, methods in operations.items()
         for method, act in methods.items()
     }
-    routes = [Route(path, act, methods=[method]) for (path, method), act in acts.items()]
-    routes += [Route(path, desk.preflight, methods=["OPTIONS"]) for path in operations]
+    acts |= {(path, "OPTIONS"): desk.preflight for path in operations}
+    # A table's name may have a slash in it.
+    routes = [
+        Route(path.replace("}", ":path}"), act, methods=[method])
+        for (path, method), act in acts.items()
+    ]
 
     async def answer_refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, Refused)  # noqa: S101 - registered for it alone
@@ -89,7 +97,7 @@ def build(
     async def answer_routing(request: Request, error: Exception) -> Response:
         path = request.url.path
         if isinstance(error, HTTPException) and error.status_code == 405:  # noqa: PLR2004
-            methods = [*operations[path], "OPTIONS"]
+            methods = [*(operations.get(path) or operations[TABLES]), "OPTIONS"]
             if "GET" in methods:
                 methods.insert(1, "HEAD")
             refused = Refused("method_not_allowed", headers={"Allow": ", ".join(methods)})

@@ -27,8 +27,9 @@ from walkin.addresses import client_address, rate_key
 from walkin.errors import Refused, busy
 from walkin.heads import Head
 from walkin.ledger import CALL, Call, Ledger
+from walkin.long_reply import FileReply, LongReply
 from walkin.readiness import OK, Readiness
-from walkin.reply import LongReply, Reply
+from walkin.reply import Reply
 from walkin.settings import Settings
 from walkin.status import Status
 from walkin.switchboard import Switchboard
@@ -169,9 +170,17 @@ class Desk:
             raise refused from None
 
     async def run(
-        self, call: Call, body: bytes, wanted: Wanted, headers: dict[str, str]
+        self,
+        call: Call,
+        body: bytes,
+        wanted: Wanted,
+        headers: dict[str, str],
+        known: list[str] | None = None,
     ) -> Response:
-        """Run the call; whatever becomes of it, the answer carries `headers`."""
+        """Run the call; whatever becomes of it, the answer carries `headers`.
+
+        `known` are the tags of the file that the caller has, if it is a file that is wanted.
+        """
         try:
             answer = await self.switchboard.call(call.instance, body, call.request_id, wanted)
         except InstanceMissing:
@@ -188,6 +197,8 @@ class Desk:
             log.error("lost: %s", cause, extra=about(call))
             raise Refused("cell_lost", headers=headers) from cause
         call.waited_s, call.took_s = answer.waited_s, answer.took_s
+        if answer.stream and wanted.form is Form.FILE:
+            return FileReply(answer.stream, headers, known or [])
         if answer.stream:
             return LongReply(answer.stream, headers, wanted.form)
         if answer.status == _INSUFFICIENT_STORAGE and self._readiness.disk() != OK:

@@ -40,6 +40,11 @@ HEADERS = (
 _TIMES = b"queue;dur=%.2f, sql;dur=%.2f, total;dur=%.2f"
 
 
+#: Where tables are: the rest of the path is a name, which is nobody's business.
+TABLES = "/tables/{name}"
+_TABLES = "/tables/"
+
+
 class Envelope:
     """Gives requests an id and a place in the ledger, answers their headers, and faults a 500."""
 
@@ -62,7 +67,9 @@ class Envelope:
             return
         request_id = scope[REQUEST_ID] = self._mine + next(self._numbers).to_bytes(8)
         path = scope["path"]
-        call = scope[CALL] = Call(request_id, path if path in self._paths else "other")
+        if path not in self._paths:
+            path = TABLES if path.startswith(_TABLES) else "other"
+        call = scope[CALL] = Call(request_id, path)
         answer = _Answer(call, send, self._policy)
         try:
             await self._serve(scope, receive, answer)

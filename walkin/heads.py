@@ -23,6 +23,7 @@ class Head(NamedTuple):
     forwarded_for: list[str]
     accept: list[str]
     keys: list[str]
+    known: list[str]
 
 
 _PLACES = {
@@ -32,12 +33,13 @@ _PLACES = {
     b"x-forwarded-for": 3,
     b"accept": 4,
     b"idempotency-key": 5,
+    b"if-none-match": 6,
 }
 
 
 def read(scope: Scope) -> Head:
     """Return what a request's head says of a call (ASGI: names are in lower case)."""
-    head = Head([], [], [], [], [], [])
+    head = Head([], [], [], [], [], [], [])
     for name, value in scope["headers"]:
         place = _PLACES.get(name)
         if place is not None:

@@ -17,7 +17,7 @@ from typing import cast
 from sandbox import frames
 from sandbox.codes import CELL_STATUSES
 from sandbox.errors import CellLost, CellTimeout, FrameError, NodeBusy, SandboxError
-from sandbox.forms import IN_LINES
+from sandbox.forms import AS_THEY_COME
 from sandbox.frames import Decoder, Ended, Kind
 from walkin.turn import ROWS, Answer, Turn, Wanted
 
@@ -113,7 +113,7 @@ class Line(asyncio.Protocol):
             frame,
             timeout_ms / 1000,
             announced=announce,
-            in_lines=form in IN_LINES,
+            in_lines=form in AS_THEY_COME,
             leave=self.close,
         )
         if self._sent:

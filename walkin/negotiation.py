@@ -5,7 +5,7 @@ Runs in: front desk. Pure functions; RFC 9110, sections 12.4.2 and 12.5.1.
 
 from functools import lru_cache
 
-from sandbox.forms import MEDIA_TYPES, Form
+from sandbox.forms import FOR_ROWS, MEDIA_TYPES, Form
 from walkin.errors import Refused
 
 #: Names that are in use for the same.
@@ -16,7 +16,7 @@ _ALSO = {
 _LONGEST = 1000
 
 
-def choose(accept: list[str], *, offered: frozenset[Form] = frozenset(Form)) -> Form:
+def choose(accept: list[str], *, offered: frozenset[Form] = FOR_ROWS) -> Form:
     """Return the form that the caller likes best, of those offered; JSON if he likes all alike.
 
     `accept` are the header's lines. Raises Refused (406) if he likes none of them.

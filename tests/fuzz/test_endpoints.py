@@ -67,7 +67,7 @@ def test_requests_that_do_not_fit_openapi_json_make_no_500(
 
     def send(made: tuple[schemathesis.Case, bool]) -> None:
         case, as_holder = made
-        if as_holder:
+        if as_holder and case.method not in ("DELETE", "PATCH"):  # its database is to last
             case.headers["X-Walkin-Session"] = str(holder.token)
         response = case.call(base_url=service.url)
         case.validate_response(response, checks=[not_a_server_error])
@@ -81,7 +81,7 @@ def test_requests_that_do_not_fit_openapi_json_make_no_500(
         # Most cannot be called wrongly: they take nothing.
         for mode in (GenerationMode.NEGATIVE, GenerationMode.POSITIVE)
     ]
-    sql = [_API["/sql"]["POST"].as_strategy(generation_mode=GenerationMode.NEGATIVE)] * 6
+    sql = [_API["/sql"]["POST"].as_strategy(generation_mode=GenerationMode.NEGATIVE)] * 16
     count = clock.run_rounds(
         st.tuples(st.one_of(*sql, *operations), st.booleans()), send, share=1 / 3
     )
@@ -89,7 +89,13 @@ def test_requests_that_do_not_fit_openapi_json_make_no_500(
     assert holder.sql("SELECT count(*) FROM t").rows == [[0]]
     assert "Traceback" not in service.log(), service.log()
     if count > 100:
-        assert {"200", "204", "invalid_json", "missing_sql", "instance_not_found"} <= codes.keys()
+        assert {
+            "200",
+            "204",
+            "invalid_json",
+            "invalid_option",
+            "instance_not_found",
+        } <= codes.keys()
 
 
 # --- bytes on a socket ---

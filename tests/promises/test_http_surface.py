@@ -33,7 +33,17 @@ CORS = {
     "access-control-max-age": "86400",
 }
 SESSION_HEADERS = {"x-walkin-session", "x-walkin-ttl"}
-PATHS = ["/sql", "/schema", "/session", "/healthz", "/readyz", "/status", "/openapi.json"]
+PATHS = [
+    "/sql",
+    "/schema",
+    "/session",
+    "/database",
+    "/tables/t",
+    "/healthz",
+    "/readyz",
+    "/status",
+    "/openapi.json",
+]
 
 
 @pytest.fixture

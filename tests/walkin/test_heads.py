@@ -33,6 +33,7 @@ def test_every_line_is_kept_under_its_name_in_its_order() -> None:
         (b"content-encoding", b"gzip"),
         (b"accept", b"text/csv"),
         (b"idempotency-key", b"a"),
+        (b"if-none-match", b'"tag"'),
     )
     assert found == heads.Head(
         ["application/json"],
@@ -41,11 +42,12 @@ def test_every_line_is_kept_under_its_name_in_its_order() -> None:
         ["192.0.2.1", "192.0.2.2"],
         ["text/csv"],
         ["a"],
+        ['"tag"'],
     )
 
 
 def test_a_head_without_any_is_empty() -> None:
-    assert head() == heads.Head([], [], [], [], [], [])
+    assert head() == heads.Head([], [], [], [], [], [], [])
 
 
 @pytest.mark.parametrize("value", [b"\xff\xfe", b"", b"\x00", "ü".encode()])
