@@ -53,9 +53,13 @@ def encode_result(result: Result, *, budgeted: bool = False, **more: Any) -> byt
         more = {"last_insert_rowid": result.rowid} | more
     if more:
         body += b"," + orjson.dumps(more)[1:-1]
-    if len(body) > MAX_ANSWER_BYTES - 2:
-        raise Refusal("sql_error", "the names of the columns alone are too long for an answer")
-    return b"{%b}" % body
+    return _fitting(b"{%b}" % body, "the names of the columns alone are")
+
+
+def _fitting(body: bytes, what: str) -> bytes:
+    if len(body) > MAX_ANSWER_BYTES:
+        raise Refusal("sql_error", f"{what} too long for an answer")
+    return body
 
 
 def _told(result: Result, rows: Rows) -> dict[str, Any]:
@@ -76,12 +80,14 @@ def encode_each(results: list[Result], *, budgeted: bool = False, **more: Any) -
     body = b'"results":[%b]' % b",".join(pieces)
     if more:
         body += b"," + orjson.dumps(more)[1:-1]
-    return Answer(b"{%b}" % body, sum({marks(one.rows) for one in results if one.rows}))
+    body = _fitting(b"{%b}" % body, "the results together are")
+    return Answer(body, sum({marks(one.rows) for one in results if one.rows}))
 
 
 def encode_plans(trees: list[list[dict[str, Any]]]) -> bytes:
     """Return the body that has every statement's plan."""
-    return orjson.dumps({"plans": trees, "rows_affected": 0})
+    body = orjson.dumps({"plans": trees, "rows_affected": 0})
+    return _fitting(body, "the plans are")
 
 
 def encode_lines(result: Result, form: Form) -> Answer:
@@ -95,7 +101,7 @@ def encode_lines(result: Result, form: Form) -> Answer:
     if form is Form.MARKDOWN and rows.cut:
         total = "more" if result.total is None else f"{result.total:,}"
         body += f"\n*Cut by {rows.cut}: {rows.count:,} of {total} rows; {_HINT}.*\n".encode()
-    return Answer(body, marks(rows))
+    return Answer(_fitting(body, "the rows are"), marks(rows))
 
 
 def marks(rows: Rows | None) -> int:

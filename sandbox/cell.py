@@ -216,7 +216,7 @@ class _Mouth:
 
     def say(self, piece: bytes) -> None:
         """Send a piece. Raises Refusal when the time is over, ConnectionError."""
-        rest = memoryview(frames.encode_data(piece))
+        rest = memoryview(frames.encode_data(piece, Kind.STREAM))
         ready = select.poll()
         ready.register(self._sock, select.POLLOUT)
         while rest:

@@ -62,13 +62,15 @@ def distinct(names: list[str]) -> list[str]:
     taken = set(names)
     found: list[str] = []
     seen: set[str] = set()
+    following: dict[str, int] = {}
     for name in names:
-        number = 2
+        number = following.get(name, 2)
         free = name
         while free in seen or (free != name and free in taken):
             free = f"{name}_{number}"
             number += 1
         seen.add(free)
+        following[name] = number
         found.append(free)
     return found
 

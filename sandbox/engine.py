@@ -143,6 +143,7 @@ class Engine:
         with contextlib.ExitStack() as after:
             self._prepare(call, after)
             if call.readonly:
+                after.callback(setattr, self, "_is_explained", self._is_explained)
                 self._is_explained = statements.is_explained
             if self._keeps_receipts:
                 statements.hides = lambda row: self._sees_schema and receipts.shows(row)
@@ -153,8 +154,10 @@ class Engine:
         if self._damage:
             raise self._damage.with_traceback(None)
         self._deadline = deadline
+        if self._keeps_receipts:  # what FTS5 has prepared is prepared again, past the gate
+            self._connection.set_authorizer(self._authorize)
         try:
-            found = schema.Described(self._ours, deadline, apsw.Error).describe()
+            found = schema.Described(self._look, deadline, apsw.Error).describe()
         except apsw.InterruptError:
             raise Refusal("query_timeout") from None
         except apsw.Error as error:
@@ -247,10 +250,11 @@ class Engine:
         See rtreeSqlInit in SQLite's ext/rtree/rtree.c.
         """
         found = self._ours(
-            "SELECT name FROM sqlite_schema WHERE rootpage = 0 AND sql LIKE '%rtree%'"
+            "SELECT name FROM sqlite_schema"
+            " WHERE type = 'table' AND rootpage = 0 AND sql LIKE '%rtree%'"
         )
         for (name,) in found:
-            with contextlib.suppress(apsw.SQLError):  # it is of another module, or broken
+            with contextlib.suppress(apsw.Error):  # it is of another module, or broken
                 self._ours("SELECT count(*) FROM pragma_table_info(?)", name)
 
     def _set_rules(self, rules: dict[int, policy.Rule]) -> None:
@@ -269,6 +273,10 @@ class Engine:
             switch(apsw.SQLITE_DBCONFIG_WRITABLE_SCHEMA, 0)
             switch(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
         self._keeps_receipts = True
+
+    def _look(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Run a statement of our own that may do what a caller's may, and return its rows."""
+        return self._connection.execute(sql, values, can_cache=False).fetchall()
 
     def _ours(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """Run a statement of our own, which nothing is forbidden, and return its rows.
@@ -302,9 +310,10 @@ class Engine:
             self._sees_schema |= name == "SQLITE_PRAGMA" or (first or "").startswith(_SCHEMA)
         rule = self._rules.get(action)
         denial = rule(first, second) if rule else None
+        if denial is None:
+            return apsw.SQLITE_OK
         # Pragmas may act as soon as they are prepared, explained or not.
-        is_lifted = name != "SQLITE_PRAGMA" and self._is_explained()
-        if denial is None or (denial.code == "read_only" and is_lifted):
+        if denial.code == "read_only" and name != "SQLITE_PRAGMA" and self._is_explained():
             return apsw.SQLITE_OK
         self._denials.append(denial)
         return apsw.SQLITE_DENY

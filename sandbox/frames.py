@@ -10,8 +10,8 @@ Runs in: front desk and cells; standard library only. Pure functions on bytes.
 A call is one CALL frame. Its answer is any number of DATA frames and one END frame with the status
 and the last piece of the body, or one RETIRED frame: the cell is going away and has not begun the
 call. STARTED says that a call has left the cell's queue; a cell sends it only when a CALL asks.
-DATA frames of an answer in lines may come while there are more to be made; then an END that says
-anything but 200 means that the answer broke off.
+STREAM frames, of an answer whose form may go out as it comes, are sent while there is more to be
+made; an END behind them that says anything but 200 means that the answer broke off.
 """
 
 import struct
@@ -85,6 +85,7 @@ class Kind(IntEnum):
     END = 3
     RETIRED = 4
     STARTED = 5
+    STREAM = 6
 
 
 #: Found sooner than by making one of a number.
@@ -101,6 +102,7 @@ LIMITS = {
     Kind.END: END_HEAD.size + PIECE_BYTES,
     Kind.RETIRED: 0,
     Kind.STARTED: 0,
+    Kind.STREAM: PIECE_BYTES,
 }
 
 #: By number; there is no 0.
@@ -110,7 +112,7 @@ _LONGEST = [0, *(LIMITS[kind] for kind in sorted(LIMITS))]
 MAX_ANSWER_BYTES = 4 << 20
 
 TO_CELL = frozenset({Kind.CALL})
-FROM_CELL = frozenset({Kind.DATA, Kind.END, Kind.RETIRED, Kind.STARTED})
+FROM_CELL = frozenset({Kind.DATA, Kind.END, Kind.RETIRED, Kind.STARTED, Kind.STREAM})
 
 _NONE = (None, 0)
 
@@ -162,10 +164,10 @@ def decode_call(payload: bytes) -> Asked:
         raise FrameError(f"CALL frame that asks for number {unknown}") from None
 
 
-def encode_data(body: bytes) -> bytes:
-    """Return the DATA frames for a piece of a body that goes on."""
+def encode_data(body: bytes, kind: Kind = Kind.DATA) -> bytes:
+    """Return the frames for a piece of a body that goes on."""
     pieces = range(0, len(body), PIECE_BYTES)
-    return b"".join(encode(Kind.DATA, body[at : at + PIECE_BYTES]) for at in pieces)
+    return b"".join(encode(kind, body[at : at + PIECE_BYTES]) for at in pieces)
 
 
 def encode_answer(status: int, body: bytes, marks: int = 0, took_us: int = 0) -> bytes:

@@ -3,7 +3,9 @@
 Runs in: cells. Standard library only. Pure functions.
 """
 
+import math
 import re
+import time
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 
@@ -13,13 +15,20 @@ _LONGEST = 100
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
-def nearest(name: str, known: Iterable[str], least: float = _LEAST) -> list[str]:
+def nearest(
+    name: str, known: Iterable[str], least: float = _LEAST, until: float = math.inf
+) -> list[str]:
     """Return those of the known names that are near to `name`, the nearest first.
 
-    `least` is the likeness that is asked for, from 0 to 1.
+    `least` is the likeness that is asked for, from 0 to 1. From `until` on (time.monotonic()) the
+    rest is left out.
     """
     wanted = _words(name[:_LONGEST])
-    liked = [(_likeness(wanted, _words(one[:_LONGEST])), one) for one in known]
+    liked = []
+    for one in known:
+        if time.monotonic() > until:
+            break
+        liked.append((_likeness(wanted, _words(one[:_LONGEST])), one))
     liked.sort(key=lambda pair: (-pair[0], pair[1]))
     return [one for likeness, one in liked if likeness >= least]
 
@@ -43,7 +52,7 @@ def _likeness(wanted: list[str], other: list[str]) -> float:
     if first == second:
         return 2.0
     matcher = SequenceMatcher(None, first, second, autojunk=False)
-    if matcher.real_quick_ratio() < _LEAST / 2:
+    if matcher.real_quick_ratio() < _LEAST / 2 or matcher.quick_ratio() < _LEAST / 2:
         return 0.0
     likeness = matcher.ratio()
     shorter, longer = sorted((first, second), key=len)

@@ -6,12 +6,14 @@ Runs in: cells. Standard library only. SQLite numbers the parameters of each sta
 
 import difflib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from sandbox.calls import Bindings
 from sandbox.refusal import Refusal
 from sandbox.tokens import statements
 
+#: So much of a name is told.
+_LETTERS = 100
 #: SQLITE_MAX_VARIABLE_NUMBER.
 _MOST = 32_766
 _NUMBERED = re.compile(r"\?[0-9]+")
@@ -19,21 +21,25 @@ _NUMBERED = re.compile(r"\?[0-9]+")
 
 def check_names(sql: str, args: Mapping[str, object]) -> None:
     """Raise Refusal if a parameter has no value or a value no parameter, before anything is run."""
-    found = _of_statements(sql)
-    for at, statement in enumerate(found):
+    names: set[str] = set()
+    for at, statement in enumerate(_of_statements(sql)):
         for name in statement:
             if name[1:] not in args:
                 raise Refusal(
                     "invalid_args",
-                    f"no value for parameter {name}",
-                    parameter=name,
+                    f"no value for parameter {_short(name)}",
+                    parameter=_short(name),
                     statement=at,
                     **_near(name[1:], args, "values"),
                 )
-    names = {name[1:] for statement in found for name in statement}
+        names.update(name[1:] for name in statement)
     for name in args:
         if name not in names:
-            raise _superfluous(repr(name), name, _near(name, names, "parameters"))
+            raise _superfluous(repr(_short(name)), _short(name), _near(name, names, "parameters"))
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LETTERS else name[:_LETTERS] + "…"
 
 
 def _near(name: str, others: Collection[str], what: str) -> dict[str, str]:
@@ -66,11 +72,13 @@ def _superfluous(which: str, value: str | int, hint: dict[str, str]) -> Refusal:
     return Refusal("invalid_args", words, argument=value, **hint)
 
 
-def _of_statements(sql: str) -> list[list[str]]:
-    """Return each statement's parameters by their numbers; a number nobody names is `?<number>`."""
-    return [
-        _of_statement([text for kind, text in one if kind == "param"]) for one in statements(sql)
-    ]
+def _of_statements(sql: str) -> Iterator[list[str]]:
+    """Yield each statement's parameters by their numbers; a number nobody names is `?<number>`.
+
+    One by one: each may have all 32,766, in a text of a few bytes.
+    """
+    for one in statements(sql):
+        yield _of_statement([text for kind, text in one if kind == "param"])
 
 
 def _of_statement(used: list[str]) -> list[str]:

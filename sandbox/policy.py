@@ -233,7 +233,9 @@ ALL_ONE = Denial(
 
 def ends_a_transaction(text: str) -> bool:
     """Say whether a statement begins or ends a transaction (not a savepoint)."""
-    words = [token.text.upper() for token in tokens.tokens(text)[:3]]
+    # A semicolon may lead: SQLite takes it for a part of the statement behind it.
+    found = [token for token in tokens.tokens(text) if token.text != ";"]
+    words = [token.text.upper() for token in found[:3]]
     if words[:1] == ["ROLLBACK"]:
         return "TO" not in words
     return words[:1] in (["BEGIN"], ["COMMIT"], ["END"])

@@ -9,6 +9,9 @@ import orjson
 
 from sandbox.codes import CODES
 
+#: Of an error's words.
+_MOST_LETTERS = 4000
+
 
 class Refusal(Exception):  # noqa: N818 - an answer, not a fault
     """Raised for a call that ends in an error the caller is told about.
@@ -27,7 +30,10 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a fault
 def encode(refusal: Refusal, request_id: str) -> tuple[int, bytes]:
     """Return status and body of an error answer in the contract's one shape."""
     row = CODES[refusal.code]
-    error = f"{row.begins}: {refusal.detail}" if refusal.detail else row.begins
+    detail = refusal.detail
+    if len(detail) > _MOST_LETTERS:  # SQLite's words may hold a value of the caller's
+        detail = detail[:_MOST_LETTERS] + "…"
+    error = f"{row.begins}: {detail}" if detail else row.begins
     body = {
         "error": error,
         "code": row.name,

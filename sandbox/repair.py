@@ -144,6 +144,9 @@ class _Schema:
                 return self._look(sql, *values)
         return []
 
+    def _nearest(self, name: str, known: list[str]) -> list[str]:
+        return nearest(name, known, until=self._until)
+
     def _tables(self) -> list[str]:
         if self._known is None:
             rows = self._rows(
@@ -182,15 +185,16 @@ class _Schema:
         """Help with a table, or the like, that is not there."""
         name = found["name"]
         if found["kind"] in ("index", "trigger"):
-            rows = self._rows("SELECT name FROM sqlite_schema WHERE type = ?", found["kind"])
+            sql = "SELECT name FROM sqlite_schema WHERE type = ? LIMIT ?"
+            rows = self._rows(sql, found["kind"], _NAMES)
             others = [str(one) for (one,) in rows if not str(one).startswith("sqlite_")]
-            near = nearest(name, others)[:_SUGGESTIONS] or others[:_SUGGESTIONS]
+            near = self._nearest(name, others)[:_SUGGESTIONS] or others[:_SUGGESTIONS]
             return {"name": _short(name), "suggestions": [_short(one) for one in near]}
         bare = name.rpartition(".")[2] if name.partition(".")[0] in ("main", "temp") else name
         known = self._tables()
         if not known:
             return {"name": _short(bare), "hint": "the database has no tables yet"}
-        near = nearest(bare, known)[:_SUGGESTIONS] or known[:_SUGGESTIONS]
+        near = self._nearest(bare, known)[:_SUGGESTIONS] or known[:_SUGGESTIONS]
         fields = {"name": _short(bare), "suggestions": [_short(one) for one in near]}
         return fields | self.members(near[:2])
 
@@ -200,9 +204,9 @@ class _Schema:
         bare = name.strip('"').rpartition(".")[2]
         concerned = self.members([table] if table else None)
         columns = [one for names in concerned.get("tables", {}).values() for one in names]
-        near = nearest(bare, list(dict.fromkeys(columns)))
+        near = self._nearest(bare, list(dict.fromkeys(columns)))
         if not near and not table:
-            near = nearest(bare, self._elsewhere())
+            near = self._nearest(bare, self._elsewhere())
         fields: dict[str, Any] = {"name": _short(bare)}
         if near:
             fields["suggestions"] = [_short(one) for one in near[:_SUGGESTIONS]]
@@ -237,7 +241,7 @@ class _Schema:
             for (one,) in rows
             if one[:1].isalpha() and not policy.is_refused(one) and not blocklist.is_refused(one)
         ]
-        near = nearest(name, known)
+        near = self._nearest(name, known)
         if other:
             near = [other, *(one for one in near if one != other)]
         return {"name": _short(name), "suggestions": near[:_SUGGESTIONS]}

@@ -58,6 +58,11 @@ class Rows:
         #: Whether some are on their way already.
         self.said = False
 
+    @property
+    def size(self) -> int:
+        """How many bytes are held of them."""
+        return self._bytes
+
     def add(self, row: Row) -> bool:
         """Take the next row; say whether there may be room for another."""
         self.taken += 1

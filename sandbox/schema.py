@@ -14,6 +14,8 @@ from typing import Any
 _VIRTUAL = 2
 #: How long rows are counted for all tables together; what is not counted then is told as null.
 _COUNT_S = 0.2
+#: How long is looked into tables and views; of those that come later only the SQL is told.
+_LOOK_S = 1.0
 #: So many tables and views are told, and so much of them; what is too long is left out.
 _MOST = 500
 _MOST_BYTES = 1 << 20
@@ -29,8 +31,11 @@ class Described:
 
     def __init__(self, ours: Ours, deadline: float, fault: type[Exception]) -> None:
         self._ours = ours
-        self._count_until = min(time.monotonic() + _COUNT_S, deadline)
+        now = time.monotonic()
+        self._count_until = min(now + _COUNT_S, deadline)
+        self._look_until = min(now + _LOOK_S, deadline)
         self._fault = fault
+        self._is_late = False
 
     def describe(self) -> dict[str, Any]:
         """Return everything, in the order in which it was made. Raises `fault`."""
@@ -47,14 +52,11 @@ class Described:
         relations = [row for row in kept if row[0] in ("table", "view")]
         schema: dict[str, Any] = {"tables": [], "views": []}
         left = _MOST_BYTES
+        belongings: dict[str, list[Any]] = {}
+        for row in kept:
+            belongings.setdefault(row[2], []).append(row)
         for kind, name, _, sql in relations[:_MOST]:
-            indexes = [one for what, one, of, _ in kept if what == "index" and of == name]
-            triggers = [
-                {"name": one, "sql": text}
-                for what, one, of, text in kept
-                if what == "trigger" and of == name
-            ]
-            relation = self._relation(kind, name, sql, indexes, triggers)
+            relation = self._relation(kind, name, sql, belongings.get(name, []))
             size = len(json.dumps(relation))
             if size > left:
                 schema["truncated"] = True
@@ -63,22 +65,29 @@ class Described:
             schema[kind + "s"].append(relation)
         if len(relations) > _MOST:
             schema["truncated"] = True
+        if self._is_late:
+            schema["truncated"] = True
         return schema
 
-    def _relation(
-        self, kind: str, name: str, sql: str, indexes: list[str], triggers: list[Any]
-    ) -> dict[str, Any]:
+    def _relation(self, kind: str, name: str, sql: str, belongings: list[Any]) -> dict[str, Any]:
         about: dict[str, Any] = {"name": name, "sql": sql}
+        triggers = [
+            {"name": one, "sql": text} for what, one, _, text in belongings if what == "trigger"
+        ]
+        if triggers:
+            about["triggers"] = triggers
+        if time.monotonic() > self._look_until:
+            # A view may take most of a second to be looked into, and that no clock ends.
+            self._is_late = True
+            return about
         try:
             about["columns"] = self._columns(name)
             if kind == "table":
                 about["foreign_keys"] = self._foreign_keys(name)
-                about["indexes"] = [self._index(one) for one in indexes]
+                about["indexes"] = self._indexes(name, belongings)
                 about["rows"] = self._count(name)
         except self._fault as error:
             about["error"] = str(error)
-        if triggers:
-            about["triggers"] = triggers
         return about
 
     def _columns(self, table: str) -> list[dict[str, Any]]:
@@ -123,14 +132,21 @@ class Described:
             key["to"].append(there)
         return list(keys.values())
 
-    def _index(self, index: str) -> dict[str, Any]:
-        names = [name for (name,) in self._ours("SELECT name FROM pragma_index_info(?)", index)]
-        ((unique, sql),) = self._ours(
-            'SELECT coalesce((SELECT "unique" FROM pragma_index_list(tbl_name) AS l'
-            " WHERE l.name = s.name), 0), sql FROM sqlite_schema AS s WHERE name = ?",
-            index,
-        )
-        return {"name": index, "columns": names, "unique": bool(unique), "sql": sql}
+    def _indexes(self, table: str, belongings: list[Any]) -> list[dict[str, Any]]:
+        listed = self._ours('SELECT name, "unique" FROM pragma_index_list(?)', table)
+        unique = {name: bool(one) for name, one in listed}
+        return [
+            {
+                "name": index,
+                "columns": [
+                    name for (name,) in self._ours("SELECT name FROM pragma_index_info(?)", index)
+                ],
+                "unique": unique.get(index, False),
+                "sql": sql,
+            }
+            for kind, index, _, sql in belongings
+            if kind == "index"
+        ]
 
     def _count(self, table: str) -> int | None:
         if time.monotonic() >= self._count_until:

@@ -14,6 +14,7 @@ from sandbox.answers import Answer, Result
 from sandbox.calls import Bindings, Call
 from sandbox.failures import Ours, Where
 from sandbox.forms import Form
+from sandbox.frames import MAX_ANSWER_BYTES
 from sandbox.refusal import Refusal
 from sandbox.rows import Rows
 from sandbox.stats import Stats
@@ -67,6 +68,7 @@ class Statements:
         self._rows: Rows | None = None
         self._affected = 0
         self._results: list[Result] = []
+        self._held = 0
         self._plans: list[list[tuple[Any, ...]]] = []
         #: What is bound at the moment.
         self._values: Bindings | None = None
@@ -88,6 +90,8 @@ class Statements:
                 refusal.fields["rolled_back"] = True
             raise
         finally:
+            if self._call.stats:
+                self._connection.trace_v2(0, None)
             self._cursor.close(force=True)
             was_open = self._connection.in_transaction
             if was_open:
@@ -226,7 +230,8 @@ class Statements:
         """Raise Refusal if the call's options do not let it have this statement."""
         if self._call.many is not None and self._statement:
             raise Refusal("invalid_option", "`many` runs one statement, and here is a second")
-        if self._is_one and policy.ends_a_transaction(text):
+        ended = self._has_begun and not self._connection.in_transaction
+        if self._is_one and (ended or policy.ends_a_transaction(text)):
             raise Refusal(*policy.ALL_ONE, statement=self._statement)
         # The engine's own word, whatever the authorizer made of the text.
         if self._call.readonly and not (cursor.is_readonly or cursor.is_explain):
@@ -256,6 +261,9 @@ class Statements:
             affected = self._connection.changes()
         self._affected += affected
         if self._call.each:
+            self._held += self._current.size if self._current else 0
+            if self._held > MAX_ANSWER_BYTES:
+                raise Refusal("sql_error", "the results together are too long for an answer")
             makes_rows = affected and tokens.verb(self._text) in ("INSERT", "REPLACE")
             rowid = self._connection.last_insert_rowid() if makes_rows else None
             self._results.append(Result(self._current, affected, rowid, _total(self._current)))

@@ -158,6 +158,8 @@ class Line(asyncio.Protocol):
             self._queue.popleft()
             if not call.answer.done():  # its caller may have left in this turn of the loop
                 calls.append(call)
+                if call.in_lines:  # its reader may hold up, or end, whatever is behind it
+                    break
         if calls:
             self._send(calls)
 
@@ -256,8 +258,11 @@ class Line(asyncio.Protocol):
                 call.begin(self._loop.time())
         elif kind is Kind.DATA:
             call.told = True
+            call.take(payload)
+        elif kind is Kind.STREAM:
+            call.told = True
             assert self._transport is not None  # noqa: S101 - something came by it
-            call.take(payload, self._transport)
+            call.take_streamed(payload, self._transport)
         else:
             self._finish(call, frames.decode_end(payload))
 

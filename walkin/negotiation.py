@@ -35,7 +35,8 @@ def _choose(accept: str, offered: frozenset[Form]) -> Form:
     best = max(liked, key=lambda form: liked[form])  # the first of those liked alike
     if not liked[best]:
         names = ", ".join(MEDIA_TYPES[form] for form in sorted(offered))
-        raise Refused("not_acceptable", hint=f"this can be answered as {names}")
+        hint = f"this can be answered as {names}"
+        raise Refused("not_acceptable", headers={"Vary": "Accept"}, hint=hint)
     return best
 
 

@@ -66,7 +66,7 @@ class Turn:
         #: The cell was asked to say when it begins this call.
         self.announced = announced
         #: Its answer may come while there is more of it to be made.
-        self._in_lines = in_lines
+        self.in_lines = in_lines
         self._leave = leave
         self._stream: Stream | None = None
         self._asked_at = time.monotonic()
@@ -85,25 +85,30 @@ class Turn:
         self.deadline = now + self.timeout_s + KILL_AFTER_S
         self._waited_s = time.monotonic() - self._asked_at
 
-    def take(self, piece: bytes, transport: asyncio.Transport) -> None:
+    def take(self, piece: bytes) -> None:
         """Take a piece of its answer. Raises FrameError when there are too many."""
-        if self._in_lines:
-            if self._stream is None:
-                self._stream = Stream(
-                    transport.pause_reading, transport.resume_reading, self._leave
-                )
-                if not self.answer.done():
-                    stream = self._stream
-                    self.answer.set_result(Answer(200, b"", waited_s=self._waited_s, stream=stream))
-            self._stream.put(piece)
-            return
-        self._add(piece)
+        if self._stream is not None:
+            raise FrameError("a piece of an answer that is a stream already")
+        self._count(max(len(piece), _CRUMB_BYTES))
+        self.body.append(piece)
 
-    def _add(self, piece: bytes) -> None:
-        self.body_bytes += max(len(piece), _CRUMB_BYTES)
+    def take_streamed(self, piece: bytes, transport: asyncio.Transport) -> None:
+        """Take a piece of an answer that goes out as it comes. Raises FrameError."""
+        if not self.in_lines or self.body:
+            raise FrameError("a stream that was not asked for")
+        if len(piece) < _CRUMB_BYTES:  # the others are counted where they wait
+            self._count(_CRUMB_BYTES)
+        if self._stream is None:
+            self._stream = Stream(transport.pause_reading, transport.resume_reading, self._leave)
+            if not self.answer.done():
+                stream = self._stream
+                self.answer.set_result(Answer(200, b"", waited_s=self._waited_s, stream=stream))
+        self._stream.put(piece)
+
+    def _count(self, size: int) -> None:
+        self.body_bytes += size
         if self.body_bytes > frames.MAX_ANSWER_BYTES:
             raise FrameError("the answer has no end")
-        self.body.append(piece)
 
     def finish(self, ended: Ended) -> None:
         """Its answer is whole. Raises FrameError when there is too much of it."""
@@ -115,7 +120,7 @@ class Turn:
             return
         status, marks, took_us, body = ended
         if self.body:
-            self._add(body)
+            self.take(body)
             body = b"".join(self.body)
         if not self.answer.done():  # its caller may have left
             took_s = took_us / 1_000_000

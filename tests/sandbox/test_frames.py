@@ -132,7 +132,7 @@ def test_a_front_desk_takes_no_calls() -> None:
         list(Decoder(frames.FROM_CELL).feed(frames.encode(Kind.CALL, b"")))
 
 
-@pytest.mark.parametrize("number", [0, 6, 99, 255])
+@pytest.mark.parametrize("number", [0, 7, 99, 255])
 def test_an_unknown_kind_is_refused(number: int) -> None:
     with pytest.raises(FrameError, match=f"frame kind {number} "):
         list(Decoder(EVERYTHING).feed(HEADER.pack(number, 0)))

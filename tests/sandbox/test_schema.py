@@ -48,8 +48,17 @@ def test_sqlites_own_tables_and_indexes_are_not_told(connection: apsw.Connection
     assert described(connection)["tables"][1]["indexes"] == []
 
 
-def test_out_of_time_rows_are_not_counted(connection: apsw.Connection) -> None:
-    assert described(connection, within_s=0)["tables"][0]["rows"] is None
+def test_out_of_time_rows_are_not_counted(
+    connection: apsw.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "_COUNT_S", -1)
+    assert described(connection)["tables"][0]["rows"] is None
+
+
+def test_out_of_time_only_the_sql_is_told(connection: apsw.Connection) -> None:
+    late = described(connection, within_s=-1)
+    assert late["tables"][0].keys() == {"name", "sql"}
+    assert late["truncated"] is True
 
 
 @pytest.mark.parametrize(("name", "most"), [("_MOST", 1), ("_MOST_BYTES", 200)])

@@ -28,7 +28,7 @@ async def begun(wire: Wire, **how: Any) -> Stream:
     """Have an answer begin with one piece; return its stream."""
     calling = ask(wire, **how)
     await wire.cell.take()
-    await wire.cell.say(encode_data(b"a\r\n"))
+    await wire.cell.say(encode_data(b"a\r\n", Kind.STREAM))
     answer = await calling
     assert answer.status == 200
     assert answer.stream is not None
@@ -37,6 +37,12 @@ async def begun(wire: Wire, **how: Any) -> Stream:
 
 async def rest(stream: Stream) -> bytes:
     return b"".join([piece async for piece in stream.pieces()])
+
+
+async def whole(calling: asyncio.Task[Answer]) -> bytes:
+    """The body of an answer, however it comes."""
+    answer = await calling
+    return answer.body if answer.stream is None else await rest(answer.stream)
 
 
 def test_form_key_and_purpose_reach_the_cell(run: Run) -> None:
@@ -69,7 +75,7 @@ def test_a_long_one_is_there_before_it_ends(run: Run) -> None:
     async def main() -> None:
         async with open_wire() as wire:
             stream = await begun(wire)
-            await wire.cell.say(encode_data(b"b\r\n") + encode_answer(200, b"c\r\n"))
+            await wire.cell.say(encode_data(b"b\r\n", Kind.STREAM) + encode_answer(200, b"c\r\n"))
             assert await rest(stream) == b"a\r\nb\r\nc\r\n"
             calling = ask(wire)
             await wire.cell.answer(200, b"next")
@@ -155,7 +161,7 @@ def test_a_cell_is_not_listened_to_while_nobody_takes_what_it_says(run: Run) -> 
     async def main() -> None:
         async with open_wire() as wire:
             stream = await begun(wire)
-            piece = encode(Kind.DATA, b"x" * 100_000)
+            piece = encode(Kind.STREAM, b"x" * 100_000)
             said = 0
 
             async def speak() -> None:
@@ -176,5 +182,38 @@ def test_a_cell_is_not_listened_to_while_nobody_takes_what_it_says(run: Run) -> 
             await speaking
             await wire.cell.say(encode_answer(200, b""))
             assert len(await taking) == 100 * 100_000 + 3
+
+    run(main())
+
+
+@pytest.mark.parametrize("wanted", [LINES, Wanted()], ids=["lines", "json"])
+def test_a_stream_of_crumbs_or_one_that_nobody_wants_ends_the_line(
+    run: Run, wanted: Wanted
+) -> None:
+    async def main() -> None:
+        async with open_wire() as wire:
+            calling = ask(wire, wanted)
+            await wire.cell.take()
+            crumbs = encode(Kind.STREAM, b"") * 1000
+            for _ in range(6):
+                if wire.ended:
+                    break
+                await wire.cell.say(crumbs)
+                await asyncio.sleep(0.01)
+            assert wire.ended
+            with pytest.raises(FrameError):
+                await whole(calling)
+
+    run(main())
+
+
+def test_a_finished_answer_in_many_pieces_is_no_stream(run: Run) -> None:
+    async def main() -> None:
+        async with open_wire() as wire:
+            calling = ask(wire)
+            await wire.cell.take()
+            await wire.cell.say(encode_answer(400, b"x" * 600_000))
+            answer = await calling
+            assert (answer.status, len(answer.body), answer.stream) == (400, 600_000, None)
 
     run(main())
