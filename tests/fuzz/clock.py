@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 
 #: Seconds for the fuzzer of SQL, of which each other one has a share: `make fuzz` has ten minutes.
-FUZZ_S = float(os.environ.get("FUZZ_S", "20"))
+FUZZ_S = float(os.environ.get("FUZZ_S", "10"))
 _SEED = os.environ.get("FUZZ_SEED")
 
 #: What a test needs besides: a service to start, the last calls, the looks at the end.

@@ -198,6 +198,7 @@ def test_a_free_process_can(folder: Path, start_child: Callable[..., Child], nam
     assert end == End("" if name == "run a program" else acts.DONE, 0)
 
 
+@pytest.mark.alone
 def test_every_system_call_that_is_not_on_the_list_kills(own: Path, walls: Walls) -> None:
     listed = {acts.number_of(name) for name in [*jail._ALLOWED, *jail._REFUSED, *jail._WITHOUT]}
     parent = os.getpid()

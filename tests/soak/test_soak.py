@@ -1,6 +1,6 @@
 """The promise: hostile callers leave nothing behind, in memory, descriptors, folders or processes.
 
-A crowd (load.py) keeps one service busy for SOAK_S seconds: a minute and a half, or an hour in
+A crowd (load.py) keeps one service busy for SOAK_S seconds: a minute, or an hour in
 `make soak`. Memory is compared under the same load, early and late, by the median of many samples:
 an allocator keeps what a peak once needed, and only a leak goes on growing. The rest is
 counted when everybody has gone and every database has expired.
@@ -22,7 +22,7 @@ from tests.fuzz.verdict import deaths, faults
 from tests.handles import Service, wait_until
 from tests.soak.load import CALLERS, Caller, make_calls
 
-SOAK_S = float(os.environ.get("SOAK_S", "90"))
+SOAK_S = float(os.environ.get("SOAK_S", "60"))
 #: Until all caches are full and every kind of call has been made a few times.
 WARM_UP_S = max(30.0, SOAK_S / 5)
 STANDING = ("front desk", "zygote", "reaper")
