@@ -13,6 +13,7 @@ import httpx
 
 from sandbox.codes import CODES
 from tests.handles import Answer, Client, Service
+from tests.hostile.sql_case import ANY_SQL_ERROR
 
 #: How long before its expiry a database is left for the next.
 _LEAVE_S = 2.0
@@ -102,7 +103,8 @@ class Tenant(threading.Thread):
         database = self.database
         expired = database is not None and time.time() > database.expires - _SKEW_S
         wrong = ""
-        if code not in _GOOD and not (database and database.is_spoilt and code == "sql_error"):
+        is_spoilt = database is not None and database.is_spoilt
+        if code not in _GOOD and not (is_spoilt and code in ANY_SQL_ERROR):
             wrong = "not an answer to a sound call"
         elif code != "ok" and CODES[code].status != answer.status:
             wrong = "another status than the table's"
