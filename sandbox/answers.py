@@ -81,7 +81,7 @@ def encode_each(results: list[Result], *, budgeted: bool = False, **more: Any) -
     if more:
         body += b"," + orjson.dumps(more)[1:-1]
     body = _fitting(b"{%b}" % body, "the results together are")
-    return Answer(body, sum({marks(one.rows) for one in results if one.rows}))
+    return Answer(body, sum({marks(one.rows) for one in results}))
 
 
 def encode_plans(trees: list[list[dict[str, Any]]]) -> bytes:

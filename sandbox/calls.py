@@ -12,15 +12,12 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from sandbox.forms import Form
+from sandbox.forms import MAX_ROWS, MAX_ROWS_BYTES, Form
 from sandbox.refusal import Refusal
 
 Value = None | int | float | str | bytes
 Bindings = list[Value] | dict[str, Value]
 
-#: The contract's caps on the rows of one answer; a caller may set lower ones.
-MAX_ROWS = 10_000
-MAX_ROWS_BYTES = 1 << 20
 #: For a table that a model is to read.
 _MARKDOWN_CAPS = {"max_rows": 200, "max_bytes": 32_768, "max_cell_bytes": 1000}
 

@@ -15,7 +15,14 @@ from typing import Any, NamedTuple
 
 from sandbox import control, descriptors
 from sandbox.control import Op, Outcome, Reply
-from sandbox.errors import ControlError, InstanceMissing, NodeBusy, TooLong, ZygoteGone
+from sandbox.errors import (
+    ControlError,
+    InstanceMissing,
+    NodeBusy,
+    SandboxError,
+    TooLong,
+    ZygoteGone,
+)
 
 #: So many questions wait for the zygote at most: a second's work for it. Whoever comes on top is
 #: better told at once than after a time in which nothing could become of his question.
@@ -126,12 +133,8 @@ class AsyncClient:
 
     async def _ask_end(self, op: Op, instance: bytes, amount: int) -> End:
         reply, _ = await self._ask(op, instance, amount)
-        if reply.outcome is Outcome.MISSING:
-            raise InstanceMissing
-        if reply.outcome is Outcome.REFUSED:
-            raise TooLong
         if reply.outcome is not Outcome.DONE:
-            raise NodeBusy(f"the zygote answered {op.name} with {reply.outcome.name}")
+            raise _error(op, reply.outcome)
         return End(reply.expires, reply.ends / 1e9)
 
     async def ask_kill(self, instance: bytes, cell: int = 0) -> None:
@@ -169,9 +172,7 @@ class AsyncClient:
             return Opened(descriptors.stream(fd), reply.expires, reply.ends / 1e9, reply.cell)
         if fd is not None:
             os.close(fd)
-        if reply.outcome is Outcome.MISSING:
-            raise InstanceMissing
-        raise NodeBusy(f"the zygote answered {op.name} with {reply.outcome.name}")
+        raise _error(op, reply.outcome)
 
     async def _ask(
         self, op: Op, instance: bytes = bytes(control.ID_BYTES), amount: int = 0, cell: int = 0
@@ -263,3 +264,12 @@ class AsyncClient:
         for answer in waiting.values():
             if not answer.done():
                 answer.set_exception(ConnectionResetError("the zygote hung up"))
+
+
+def _error(op: Op, outcome: Outcome) -> SandboxError:
+    """Return what the zygote's answer means to whoever has asked for a database."""
+    if outcome is Outcome.MISSING:
+        return InstanceMissing()
+    if outcome is Outcome.REFUSED:
+        return TooLong()
+    return NodeBusy(f"the zygote answered {op.name} with {outcome.name}")

@@ -13,7 +13,7 @@ import re
 import time
 from pathlib import Path
 
-from sandbox.place import Place
+from sandbox.place import Place, point
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NOTE = re.compile(r"([0-9a-f-]{36}) (-?[0-9]{1,20})")
@@ -60,11 +60,8 @@ def keep(place: Place) -> Clock:
     if noted and place.due_seconds(float("inf")):
         return noted
     ahead_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    fresh = place.clock.with_name("clock.new")
     try:
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(f"{_BOOT_ID.read_text().strip()} {ahead_ns}")
-        fresh.rename(place.clock)
+        point(place.clock, f"{_BOOT_ID.read_text().strip()} {ahead_ns}", by="clock.new")
     except OSError:
         if noted:
             return noted

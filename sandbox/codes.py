@@ -1,11 +1,11 @@
-"""The one table of error codes: what a caller may branch on, its HTTP status, what helps.
+"""The one table of error codes, and the one shape that errors have.
 
 Runs in: front desk and cells; standard library only.
 
 Statuses and the first words of `error` are the contract's.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Code(NamedTuple):
@@ -20,6 +20,16 @@ class Code(NamedTuple):
     def retryable(self) -> bool:
         """Whether the same call may do better later."""
         return self.name in _RETRYABLE
+
+    def body(self, detail: str, request_id: str, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return an error body: the one shape that errors have, `fields` its further members."""
+        return {
+            "error": f"{self.begins}: {detail}" if detail else self.begins,
+            "code": self.name,
+            "retryable": self.retryable,
+            "request_id": request_id,
+            **fields,
+        }
 
 
 _RETRYABLE = frozenset({"body_timeout", "rate_limited", "creation_limited", "busy"})

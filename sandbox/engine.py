@@ -128,8 +128,7 @@ class Engine:
         unless the call had opened a transaction. `say` takes what an answer in lines has already;
         without it an answer is one piece.
         """
-        if self._damage:
-            raise self._damage.with_traceback(None)  # or it would grow with each call
+        self._require_whole()
         keyword = blocklist.forbidden(call.sql)
         if keyword:
             raise Refusal("forbidden_keyword", keyword)
@@ -138,9 +137,12 @@ class Engine:
         self._deadline = deadline
         self._denials.clear()
         statements = Statements(self._connection, call, deadline, self._denials, self._ours, say)
-        if call.is_plain and not self._keeps_receipts and "vacuum" not in call.sql.lower():
+        is_vacuum = policy.is_plain_vacuum(call.sql)
+        if call.is_plain and not self._keeps_receipts and not is_vacuum:
             return statements.run()
         with contextlib.ExitStack() as after:
+            if is_vacuum:
+                self._prepare_vacuum(after)
             self._prepare(call, after)
             if call.readonly:
                 after.callback(setattr, self, "_is_explained", self._is_explained)
@@ -151,39 +153,28 @@ class Engine:
 
     def describe(self, form: Form, deadline: float) -> Answer:
         """Return what the database is made of. Raises Refusal."""
-        if self._damage:
-            raise self._damage.with_traceback(None)
-        self._deadline = deadline
-        if self._keeps_receipts:  # what FTS5 has prepared is prepared again, past the gate
-            self._connection.set_authorizer(self._authorize)
-        try:
+        with self._looking(deadline):
+            if self._keeps_receipts:  # what FTS5 has prepared is prepared again, past the gate
+                self._connection.set_authorizer(self._authorize)
             found = schema.Described(self._look, deadline, apsw.Error).describe()
-        except apsw.InterruptError:
-            raise Refusal("query_timeout") from None
-        except apsw.Error as error:
-            raise Refusal("sql_error", str(error), sqlite_code=code_name(error)) from None
         if form is Form.MARKDOWN:
             return Answer(schema.as_markdown(found).encode())
         return Answer(orjson.dumps(found))
 
     def measure(self, about: dict[str, Any], deadline: float) -> Answer:
         """Return what is known about the database and how large it is. Raises Refusal."""
-        if self._damage:
-            raise self._damage.with_traceback(None)
-        self._deadline = deadline
-        try:
-            ((pages,),) = self._ours("PRAGMA main.page_count")
-            ((size,),) = self._ours("PRAGMA main.page_size")
-            found = self._ours(
+        with self._looking(deadline):
+            pages, page_bytes = self._pages()
+            ((tables,),) = self._ours(
                 "SELECT count(*) FROM pragma_table_list WHERE schema = 'main'"
                 " AND type IN ('table', 'virtual') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
             )
-        except apsw.InterruptError:
-            raise Refusal("query_timeout") from None
-        except apsw.Error as error:
-            raise Refusal("sql_error", str(error), sqlite_code=code_name(error)) from None
-        more = {"bytes_used": pages * size, "bytes_allowed": policy.MAX_PAGES * size}
-        return Answer(orjson.dumps(about | more | {"tables": found[0][0]}))
+        more = {
+            "bytes_used": pages * page_bytes,
+            "bytes_allowed": policy.MAX_PAGES * page_bytes,
+            "tables": tables,
+        }
+        return Answer(orjson.dumps(about | more))
 
     def copy_out(self, deadline: float, say: Say) -> Answer:
         """Say the database file, the WAL folded in. Raises Refusal, and what `say` does.
@@ -191,30 +182,46 @@ class Engine:
         It goes out with the versions of a rollback journal in its header, so that it can be opened
         where nothing can be written (https://www.sqlite.org/wal.html#readonly).
         """
+        with self._looking(deadline):
+            self._fold()
+            pages, page_bytes = self._pages()
+            length = pages * page_bytes
+            digest = hashlib.sha256()
+            for piece in self._pieces(length):
+                digest.update(piece)
+            say(frames.FILE_HEAD.pack(length, digest.digest()))
+            for piece in self._pieces(length):
+                say(piece)
+        return Answer(b"")
+
+    def _require_whole(self) -> None:
         if self._damage:
-            raise self._damage.with_traceback(None)
+            raise self._damage.with_traceback(None)  # or it would grow with each call
+
+    @contextlib.contextmanager
+    def _looking(self, deadline: float) -> Iterator[None]:
+        """Look at the database without a caller's SQL. Raises Refusal."""
+        self._require_whole()
         self._deadline = deadline
         try:
-            self._fold()
-            ((pages,),) = self._ours("PRAGMA main.page_count")
-            ((size,),) = self._ours("PRAGMA main.page_size")
-            digest = hashlib.sha256()
-            for piece in self._pieces(pages * size):
-                digest.update(piece)
-            say(frames.FILE_HEAD.pack(pages * size, digest.digest()))
-            for piece in self._pieces(pages * size):
-                say(piece)
+            yield
+        except apsw.InterruptError:
+            raise Refusal("query_timeout") from None
         except apsw.Error as error:
             raise Refusal("sql_error", str(error), sqlite_code=code_name(error)) from None
-        return Answer(b"")
+
+    def _pages(self) -> tuple[int, int]:
+        """Return how many pages the file has, and how many bytes a page."""
+        ((pages,),) = self._ours("PRAGMA main.page_count")
+        ((page_bytes,),) = self._ours("PRAGMA main.page_size")
+        return pages, page_bytes
 
     def _fold(self) -> None:
         """Have everything in the file and nothing in the WAL."""
         try:
             self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         except apsw.Error:  # an R-Tree may have left a read open
-            self.close()
-            self._open()
+            self._reopen()
             self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
     def _pieces(self, length: int) -> Iterator[bytes]:
@@ -223,13 +230,15 @@ class Engine:
             _, piece = self._connection.read("main", 0, at, amount)
             yield piece if at else piece[:18] + b"\x01\x01" + piece[20:]
 
+    def _prepare_vacuum(self, after: contextlib.ExitStack) -> None:
+        """Let VACUUM attach what it needs, until the call is over."""
+        after.callback(self._set_rules, _RULES)
+        self._set_rules(_VACUUM_RULES)
+        after.callback(self._connection.limit, apsw.SQLITE_LIMIT_ATTACHED, 0)
+        self._connection.limit(apsw.SQLITE_LIMIT_ATTACHED, 1)
+
     def _prepare(self, call: Call, after: contextlib.ExitStack) -> None:
         """Set up what only some calls need, and have it undone behind them."""
-        if "vacuum" in call.sql.lower() and policy.is_plain_vacuum(call.sql):
-            after.callback(self._set_rules, _RULES)
-            self._set_rules(_VACUUM_RULES)
-            after.callback(self._connection.limit, apsw.SQLITE_LIMIT_ATTACHED, 0)
-            self._connection.limit(apsw.SQLITE_LIMIT_ATTACHED, 1)
         if call.key and not self._keeps_receipts:
             self._make_receipts()
         if call.readonly:
@@ -286,7 +295,7 @@ class Engine:
         rules, self._rules = self._rules, {}
         left_behind = self._left_behind
         try:
-            return self._connection.execute(sql, values, can_cache=False).fetchall()
+            return self._look(sql, *values)
         finally:
             self._rules = rules
             self._left_behind = left_behind
@@ -294,8 +303,11 @@ class Engine:
     def tidy(self) -> None:
         """End what a call must not leave to the next: a transaction, temporary objects, pragmas."""
         if self._left_behind:
-            self.close()
-            self._open()
+            self._reopen()
+
+    def _reopen(self) -> None:
+        self.close()
+        self._open()
 
     def _is_late(self) -> bool:
         return time.monotonic() >= self._deadline

@@ -3,18 +3,15 @@
 Runs in: cells. SQLite's errors come as apsw's exceptions.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import apsw
 
 from sandbox import parameters, repair, tokens
 from sandbox.calls import Bindings, Call
+from sandbox.ours import Ours
 from sandbox.policy import Denial
 from sandbox.refusal import Refusal
-
-#: Runs a statement of our own past the gate and returns its rows.
-Ours = Callable[..., list[tuple[Any, ...]]]
 
 #: A write that the file size limit stopped, not the page cap.
 _DISK_FULL = (apsw.SQLITE_IOERR_WRITE, apsw.SQLITE_IOERR_TRUNCATE)
@@ -25,7 +22,8 @@ class Where(NamedTuple):
 
     connection: apsw.Connection
     call: Call
-    denials: list[Denial]
+    #: What the gate had refused of it till then.
+    denial: Denial | None
     ours: Ours
     statement: int
     text: str
@@ -36,10 +34,9 @@ class Where(NamedTuple):
     values: Bindings | None
 
 
-def place(error: Exception, where: Where) -> dict[str, int]:
+def _place(error: Exception, where: Where, *, ahead: bool) -> dict[str, int]:
     """Return which statement failed and, where SQLite says so, where in the call's SQL."""
     sql = where.call.sql
-    ahead = _is_ahead(error, where)
     at = where.next_at if ahead else where.at
     place = {"statement": where.statement + 1 if ahead else where.statement}
     if where.call.many is not None:
@@ -85,15 +82,16 @@ def refusal(error: Exception, where: Where) -> Refusal:
         return Refusal("query_timeout")
     if isinstance(error, apsw.FullError) or _extended(error) in _DISK_FULL:
         return Refusal("quota_exceeded")
-    refused = _explain(error, where)
-    refused.fields.update(place(error, where))
+    ahead = _is_ahead(error, where)
+    refused = _explain(error, where, ahead=ahead)
+    refused.fields.update(_place(error, where, ahead=ahead))
     return refused
 
 
-def _explain(error: Exception, where: Where) -> Refusal:
+def _explain(error: Exception, where: Where, *, ahead: bool) -> Refusal:
     match error:
-        case apsw.AuthError() | apsw.SQLError() if where.denials:
-            return Refusal(*where.denials[0])
+        case apsw.AuthError() | apsw.SQLError() if where.denial:
+            return Refusal(*where.denial)
         case apsw.NoMemError() | MemoryError():
             return Refusal("out_of_memory", "out of memory")
         case apsw.BindingsError():
@@ -108,15 +106,10 @@ def _explain(error: Exception, where: Where) -> Refusal:
             )
         case _:
             name = code_name(error)
-            code, fields = repair.explain(str(error), name, _failing(error, where), where.ours)
+            # What was not begun has no text of its own: it and what follows.
+            text = where.call.sql[where.next_at :] if ahead else where.text
+            code, fields = repair.explain(str(error), name, text, where.ours)
             return Refusal(code, str(error), sqlite_code=name, **fields)
-
-
-def _failing(error: Exception, where: Where) -> str:
-    """Return the statement that failed, and what follows if it was not begun."""
-    if _is_ahead(error, where):
-        return where.call.sql[where.next_at :]
-    return where.text
 
 
 def _extended(error: Exception) -> int:

@@ -1,4 +1,4 @@
-"""The forms an answer can have: their numbers on the wire, their media types.
+"""The forms an answer can have: their numbers on the wire, their media types; the rows one holds.
 
 Runs in: front desk and cells; standard library only. An error is JSON whatever was asked for.
 """
@@ -28,3 +28,6 @@ MEDIA_TYPES = {
 FOR_ROWS = frozenset({Form.JSON, Form.NDJSON, Form.CSV, Form.MARKDOWN})
 #: Those that may go out while there is more to come.
 AS_THEY_COME = (Form.NDJSON, Form.CSV, Form.FILE)
+#: The contract's caps on the rows of one answer; a caller may set lower ones.
+MAX_ROWS = 10_000
+MAX_ROWS_BYTES = 1 << 20

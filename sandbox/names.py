@@ -1,4 +1,4 @@
-"""Names that are near to one: what a wrong name was most likely meant to be.
+"""Names, as an error tells them: cut short, and those that a wrong one may have been meant for.
 
 Runs in: cells. Standard library only. Pure functions.
 """
@@ -11,6 +11,7 @@ from difflib import SequenceMatcher
 
 #: The least likeness, from 0 to 1, that is worth a suggestion.
 _LEAST = 0.6
+#: So many letters of a name are looked at, or told.
 _LONGEST = 100
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
@@ -31,6 +32,11 @@ def nearest(
         liked.append((_likeness(wanted, _words(one[:_LONGEST])), one))
     liked.sort(key=lambda pair: (-pair[0], pair[1]))
     return [one for likeness, one in liked if likeness >= least]
+
+
+def short(name: str) -> str:
+    """Return a name, or as much of it as is told."""
+    return name if len(name) <= _LONGEST else name[:_LONGEST] + "…"
 
 
 def _words(name: str) -> list[str]:

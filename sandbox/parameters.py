@@ -9,11 +9,10 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 
 from sandbox.calls import Bindings
+from sandbox.names import short
 from sandbox.refusal import Refusal
 from sandbox.tokens import statements
 
-#: So much of a name is told.
-_LETTERS = 100
 #: SQLITE_MAX_VARIABLE_NUMBER.
 _MOST = 32_766
 _NUMBERED = re.compile(r"\?[0-9]+")
@@ -27,19 +26,15 @@ def check_names(sql: str, args: Mapping[str, object]) -> None:
             if name[1:] not in args:
                 raise Refusal(
                     "invalid_args",
-                    f"no value for parameter {_short(name)}",
-                    parameter=_short(name),
+                    f"no value for parameter {short(name)}",
+                    parameter=short(name),
                     statement=at,
                     **_near(name[1:], args, "values"),
                 )
         names.update(name[1:] for name in statement)
     for name in args:
         if name not in names:
-            raise _superfluous(repr(_short(name)), _short(name), _near(name, names, "parameters"))
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LETTERS else name[:_LETTERS] + "…"
+            raise _superfluous(repr(short(name)), short(name), _near(name, names, "parameters"))
 
 
 def _near(name: str, others: Collection[str], what: str) -> dict[str, str]:

@@ -92,10 +92,7 @@ class Place:
         if after > before:  # the later turn first: there always is one for what lives
             _with_parent(turn, turn.touch)
         record = self._record(instance)
-        fresh = record.with_name("new")
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(str(after))
-        fresh.rename(record)
+        point(record, str(after), by="new")
         if after < before:  # not before the record, or the reaper would drop it as too early
             _with_parent(turn, turn.touch)
         if after != before:
@@ -173,6 +170,17 @@ class Place:
             (self._due / str(second)).rmdir()
         except OSError:
             return
+
+
+def point(link: Path, target: str, *, by: str) -> None:
+    """Have a symbolic link say `target`, from one moment to the next (rename(2)).
+
+    `by` is the name beside it that the new one has till then. Raises OSError.
+    """
+    fresh = link.with_name(by)
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target)
+    fresh.rename(link)
 
 
 def _shard(instance: bytes) -> str:

@@ -6,12 +6,12 @@ ones, so no caller can make, change or drop it; the gate keeps all others from r
 """
 
 import hashlib
-from collections.abc import Callable
 from typing import Any
 
 from sandbox import frames
 from sandbox.answers import Answer
 from sandbox.calls import Call
+from sandbox.ours import Ours
 from sandbox.refusal import Refusal
 
 TABLE = "sqlite_walkin_receipts"
@@ -27,8 +27,6 @@ MOST = 100
 MOST_BYTES = 512 << 10
 #: The longest answer that is kept.
 ANSWER_BYTES = 64 << 10
-
-Ours = Callable[..., list[tuple[Any, ...]]]
 
 
 def fingerprint(body: bytes, form: int) -> bytes:

@@ -28,17 +28,9 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a fault
 
 
 def encode(refusal: Refusal, request_id: str) -> tuple[int, bytes]:
-    """Return status and body of an error answer in the contract's one shape."""
+    """Return status and body of an error answer."""
     row = CODES[refusal.code]
     detail = refusal.detail
     if len(detail) > _MOST_LETTERS:  # SQLite's words may hold a value of the caller's
         detail = detail[:_MOST_LETTERS] + "…"
-    error = f"{row.begins}: {detail}" if detail else row.begins
-    body = {
-        "error": error,
-        "code": row.name,
-        "retryable": row.retryable,
-        "request_id": request_id,
-        **refusal.fields,
-    }
-    return row.status, orjson.dumps(body)
+    return row.status, orjson.dumps(row.body(detail, request_id, refusal.fields))

@@ -13,10 +13,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from sandbox import blocklist, dialects, policy, tokens
-from sandbox.names import nearest
-
-#: Runs a reading statement of ours and returns its rows.
-Look = Callable[..., list[tuple[Any, ...]]]
+from sandbox.names import nearest, short
+from sandbox.ours import Ours
 
 _LOOK_S = 0.05
 #: How near a word must be to a keyword to be taken for one.
@@ -24,7 +22,6 @@ _SURE = 0.75
 _SUGGESTIONS = 5
 _TABLES = 10
 _COLUMNS = 100
-_NAME_LETTERS = 100
 _NAMES = 2000
 
 _UNKNOWN_TABLE = re.compile(r"no such (?P<kind>table|view|index|trigger): (?P<name>.+)", re.DOTALL)
@@ -67,7 +64,7 @@ _KINDS = {
 _SHADOW = re.compile(r"(.+)_(?:data|idx|content|docsize|config|node|parent|rowid)", re.DOTALL)
 
 
-def explain(words: str, name: str, text: str, look: Look) -> tuple[str, dict[str, Any]]:
+def explain(words: str, name: str, text: str, ours: Ours) -> tuple[str, dict[str, Any]]:
     """Return the code of an error and the members that help. Raises nothing.
 
     `words` are SQLite's, `name` its extended code's, `text` the failing statement.
@@ -78,7 +75,7 @@ def explain(words: str, name: str, text: str, look: Look) -> tuple[str, dict[str
         return "constraint_failed", {"constraint": _constraint(words, name)}
     if found := _SYNTAX.fullmatch(words):
         return "syntax_error", _of_syntax(found, text)
-    schema = _Schema(look, text)
+    schema = _Schema(ours, text)
     for pattern, code, help_with in _CASES:
         if found := pattern.fullmatch(words):
             return code, help_with(schema, found)
@@ -89,12 +86,12 @@ def _constraint(words: str, name: str) -> dict[str, Any]:
     about: dict[str, Any] = {"kind": _KINDS.get(name, "other")}
     if found := _OF_COLUMNS.fullmatch(words) or _OF_TYPE.fullmatch(words):
         if found["list"].startswith("index '"):
-            return about | {"name": _short(found["list"][7:-1])}
+            return about | {"name": short(found["list"][7:-1])}
         parts = [part.rpartition(".") for part in found["list"].split(", ")]
-        about["table"] = _short(parts[0][0])
-        about["columns"] = [_short(column) for _, _, column in parts[:_COLUMNS]]
+        about["table"] = short(parts[0][0])
+        about["columns"] = [short(column) for _, _, column in parts[:_COLUMNS]]
     elif found := _OF_CHECK.fullmatch(words):
-        about["name"] = _short(found["name"])
+        about["name"] = short(found["name"])
     return about
 
 
@@ -104,7 +101,7 @@ def _of_syntax(found: re.Match[str], text: str) -> dict[str, Any]:
     hint = dialects.hint(token or "", parts)
     fields: dict[str, Any] = {}
     if token is not None:
-        fields["token"] = _short(token)
+        fields["token"] = short(token)
         near = [] if hint else nearest(token, dialects.KEYWORDS, least=_SURE)
         if near and token.upper() not in dialects.KEYWORDS:
             fields["suggestions"] = near[:_SUGGESTIONS]
@@ -120,20 +117,16 @@ def _unclosed(parts: list[tokens.Token]) -> str:
     for kind, text in parts[-1:]:
         mark = "]" if text[0] == "[" else text[0]
         if kind in ("string", "quoted") and (len(text) == 1 or text[-1] != mark):
-            return f"a quote is not closed: {_short(text)}"
+            return f"a quote is not closed: {short(text)}"
     open_ = sum((text == "(") - (text == ")") for _, text in parts)
     return f"{open_} of the brackets are not closed" if open_ > 0 else ""
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _NAME_LETTERS else name[:_NAME_LETTERS] + "…"
 
 
 class _Schema:
     """The caller's tables, views and columns, as far as there is time to look."""
 
-    def __init__(self, look: Look, text: str) -> None:
-        self._look = look
+    def __init__(self, ours: Ours, text: str) -> None:
+        self._ours = ours
         self._until = time.monotonic() + _LOOK_S
         self._words = {token.name for token in tokens.tokens(text)}
         self._known: list[str] | None = None
@@ -141,7 +134,7 @@ class _Schema:
     def _rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         if time.monotonic() < self._until:
             with contextlib.suppress(Exception):  # whatever it is, the error goes out without this
-                return self._look(sql, *values)
+                return self._ours(sql, *values)
         return []
 
     def _nearest(self, name: str, known: list[str]) -> list[str]:
@@ -175,10 +168,10 @@ class _Schema:
         found: dict[str, list[str]] = {}
         room = 6000
         for table in list(tables)[:_TABLES]:
-            columns = [_short(column) for column in self._columns(table)]
+            columns = [short(column) for column in self._columns(table)]
             room -= len(table) + sum(map(len, columns)) + 3 * len(columns)
             if columns and room > 0:
-                found[_short(table)] = columns
+                found[short(table)] = columns
         return {"tables": found} if found else {}
 
     def for_table(self, found: re.Match[str]) -> dict[str, Any]:
@@ -189,13 +182,13 @@ class _Schema:
             rows = self._rows(sql, found["kind"], _NAMES)
             others = [str(one) for (one,) in rows if not str(one).startswith("sqlite_")]
             near = self._nearest(name, others)[:_SUGGESTIONS] or others[:_SUGGESTIONS]
-            return {"name": _short(name), "suggestions": [_short(one) for one in near]}
+            return {"name": short(name), "suggestions": [short(one) for one in near]}
         bare = name.rpartition(".")[2] if name.partition(".")[0] in ("main", "temp") else name
         known = self._tables()
         if not known:
-            return {"name": _short(bare), "hint": "the database has no tables yet"}
+            return {"name": short(bare), "hint": "the database has no tables yet"}
         near = self._nearest(bare, known)[:_SUGGESTIONS] or known[:_SUGGESTIONS]
-        fields = {"name": _short(bare), "suggestions": [_short(one) for one in near]}
+        fields = {"name": short(bare), "suggestions": [short(one) for one in near]}
         return fields | self.members(near[:2])
 
     def for_column(self, found: re.Match[str]) -> dict[str, Any]:
@@ -207,9 +200,9 @@ class _Schema:
         near = self._nearest(bare, list(dict.fromkeys(columns)))
         if not near and not table:
             near = self._nearest(bare, self._elsewhere())
-        fields: dict[str, Any] = {"name": _short(bare)}
+        fields: dict[str, Any] = {"name": short(bare)}
         if near:
-            fields["suggestions"] = [_short(one) for one in near[:_SUGGESTIONS]]
+            fields["suggestions"] = [short(one) for one in near[:_SUGGESTIONS]]
         return fields | concerned
 
     def _elsewhere(self) -> list[str]:
@@ -229,7 +222,7 @@ class _Schema:
             for column in columns
             if column.lower() == bare.lower()
         ]
-        return {"name": _short(bare), "suggestions": having[:_SUGGESTIONS]} | concerned
+        return {"name": short(bare), "suggestions": having[:_SUGGESTIONS]} | concerned
 
     def for_function(self, found: re.Match[str]) -> dict[str, Any]:
         """Help with a function that is not there."""
@@ -244,7 +237,7 @@ class _Schema:
         near = self._nearest(name, known)
         if other:
             near = [other, *(one for one in near if one != other)]
-        return {"name": _short(name), "suggestions": near[:_SUGGESTIONS]}
+        return {"name": short(name), "suggestions": near[:_SUGGESTIONS]}
 
     def for_count(self, found: re.Match[str]) -> dict[str, Any]:
         """Help with a function that takes another number of arguments."""
@@ -252,7 +245,7 @@ class _Schema:
         rows = self._rows("SELECT DISTINCT narg FROM pragma_function_list WHERE name = ?", name)
         counts = sorted(count for (count,) in rows if count >= 0)
         takes = " or ".join(map(str, counts))
-        return {"name": _short(name)} | ({"hint": f"{name} takes {takes}"} if takes else {})
+        return {"name": short(name)} | ({"hint": f"{name} takes {takes}"} if takes else {})
 
 
 #: SQLite's words, the code for them, and what helps.
@@ -266,7 +259,7 @@ _CASES = (
         _EXISTS,
         "already_exists",
         lambda _, found: {
-            "name": _short((found["name"] or found["named"] or found["column"]).strip('"'))
+            "name": short((found["name"] or found["named"] or found["column"]).strip('"'))
         },
     ),
     (_WRONG_COUNT, "sql_error", _Schema.for_count),

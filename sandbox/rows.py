@@ -8,8 +8,9 @@ from collections.abc import Callable
 from sys import getsizeof
 from typing import Any
 
-from sandbox.calls import MAX_ROWS_BYTES, Shape
+from sandbox.calls import Shape
 from sandbox.encoders import Row, encoder
+from sandbox.forms import MAX_ROWS_BYTES
 
 #: Rows encoded in one go, and how much memory they may take till then. One by one, each would cost
 #: three times as much.
@@ -66,8 +67,6 @@ class Rows:
     def add(self, row: Row) -> bool:
         """Take the next row; say whether there may be room for another."""
         self.taken += 1
-        if self.cut:
-            return False
         if not self._is_plain:
             row = tuple(map(self._prepare, row))
         self._waiting.append(row)

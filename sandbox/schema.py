@@ -7,8 +7,9 @@ SQLite cannot read any more is told with its error and hides no other.
 
 import json
 import time
-from collections.abc import Callable
 from typing import Any
+
+from sandbox.ours import Ours
 
 #: `hidden` of a column that is computed whenever it is read.
 _VIRTUAL = 2
@@ -19,8 +20,6 @@ _LOOK_S = 1.0
 #: So many tables and views are told, and so much of them; what is too long is left out.
 _MOST = 500
 _MOST_BYTES = 1 << 20
-
-Ours = Callable[..., list[tuple[Any, ...]]]
 
 
 class Described:
@@ -63,9 +62,7 @@ class Described:
                 continue
             left -= size
             schema[kind + "s"].append(relation)
-        if len(relations) > _MOST:
-            schema["truncated"] = True
-        if self._is_late:
+        if len(relations) > _MOST or self._is_late:
             schema["truncated"] = True
         return schema
 

@@ -12,9 +12,10 @@ import apsw
 from sandbox import answers, failures, parameters, plans, policy, receipts, tokens
 from sandbox.answers import Answer, Result
 from sandbox.calls import Bindings, Call
-from sandbox.failures import Ours, Where
+from sandbox.failures import Where
 from sandbox.forms import Form
 from sandbox.frames import MAX_ANSWER_BYTES
+from sandbox.ours import Ours
 from sandbox.refusal import Refusal
 from sandbox.rows import Rows
 from sandbox.stats import Stats
@@ -110,7 +111,7 @@ class Statements:
         if call.is_plain:
             self._set = 0
             self._collect(call.args)
-            return self._answer_plainly()
+            return self._answer({})
         if call.explain:
             return self._run_explained()
         if call.key and (kept := receipts.find(self._ours, call)):
@@ -129,11 +130,6 @@ class Statements:
         if self._is_one:
             self._ours("COMMIT")
         return answer
-
-    def _answer_plainly(self) -> Answer:
-        rows = self._rows
-        body = answers.encode_result(Result(rows, self._affected))
-        return Answer(body, answers.marks(rows) if rows else 0)
 
     def _run_explained(self) -> Answer:
         call = self._call
@@ -202,9 +198,8 @@ class Statements:
             self._end_statement()
         if time.monotonic() >= self._deadline:
             raise apsw.InterruptError("interrupted")
-        if not text.lstrip()[:1].isalpha() and tokens.is_blank(
-            text, 0
-        ):  # a comment, or a semicolon behind another
+        # A comment, or a semicolon behind another.
+        if not text.lstrip()[:1].isalpha() and tokens.is_blank(text, 0):
             self._next_at += len(text)
             return True
         self._statement += 1
@@ -274,7 +269,7 @@ class Statements:
         return Where(
             self._connection,
             self._call,
-            self._denials,
+            next(iter(self._denials), None),
             self._ours,
             self._statement,
             self._text,

@@ -5,10 +5,11 @@ Runs in: cells. See https://www.sqlite.org/c3ref/c_stmtstatus_counter.html.
 
 import re
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import apsw
+
+from sandbox.ours import Ours
 
 #: Statements whose plan is looked at for full scans; a call may have hundreds.
 _PLANS_MOST = 20
@@ -39,7 +40,7 @@ class Stats:
         if len(self._texts) < _PLANS_MOST:
             self._texts.add(event["sql"])
 
-    def end(self, ours: Callable[..., list[tuple[Any, ...]]]) -> dict[str, int]:
+    def end(self, ours: Ours) -> dict[str, int]:
         """Stop counting; return rows and steps as numbers, memory as the most at once in bytes.
 
         `full_scans` is how many tables were read from end to end, by the plans of the statements.
@@ -51,7 +52,7 @@ class Stats:
         return counts | {"full_scans": scans, "memory_bytes": most}
 
 
-def _full_scans(ours: Callable[..., list[tuple[Any, ...]]], text: str) -> int:
+def _full_scans(ours: Ours, text: str) -> int:
     try:
         plan = ours("EXPLAIN QUERY PLAN " + text)
     except apsw.Error:  # it explains itself already, or what it used is gone

@@ -242,6 +242,14 @@ def is_running(pid: int) -> bool:
         return False
 
 
+def memory_kb(pid: int, field: str) -> int:
+    """A process' memory in KiB: VmRSS now, VmHWM at the most so far (proc_pid_status(5))."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(rf"{field}:\s+(\d+) kB", text)
+    assert found
+    return int(found.group(1))
+
+
 def wait_for_end(*pids: int, within_s: float = 5.0) -> None:
     """Wait until none of these processes is running."""
     wait_until(lambda: not any(map(is_running, pids)), within_s, f"the end of {pids}")

@@ -2,15 +2,13 @@
 
 import contextlib
 import json
-import re
 import socket
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from tests.handles import Service, open_folder
+from tests.handles import Service, memory_kb, open_folder
 
 SELECT_1 = b'{"sql": "SELECT 1"}'
 
@@ -125,9 +123,7 @@ def besiege(**settings: object) -> Iterator[Service]:
 def most_memory_mb(service: Service) -> float:
     """The most memory that the front desk ever had."""
     (pid,) = service.pids("front desk")
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert found
-    return int(found[1]) / 1024
+    return memory_kb(pid, "VmHWM") / 1024
 
 
 def health_delay_s(service: Service) -> float:

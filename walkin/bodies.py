@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from starlette.requests import ClientDisconnect, Request
 
-from sandbox.forms import Form
+from sandbox.forms import MAX_ROWS, MAX_ROWS_BYTES, Form
 from walkin.errors import Refused
 
 #: In a request's scope: its body is here, and receive() does not wait for it.
@@ -27,7 +27,11 @@ _BODY_TIMEOUT_S = 10.0
 #: What may be in a body beside `sql` and `args`, and what each may be (openapi.json has the words).
 _SWITCHES = frozenset({"each", "atomic", "readonly", "stats", "explain"})
 _CHOICES = {"rows": ("arrays", "objects"), "integers": ("number", "string")}
-_CAPS = {"max_rows": 10_000, "max_bytes": 1 << 20, "max_cell_bytes": 1 << 20}
+_CAPS = {
+    "max_rows": MAX_ROWS,
+    "max_bytes": MAX_ROWS_BYTES,
+    "max_cell_bytes": MAX_ROWS_BYTES,
+}
 _JSON_ALONE = frozenset({"each", "stats", "explain"})
 _APART = (("many", "args"), ("many", "each"), ("explain", "many"), ("explain", "each"))
 _FIELDS = ("sql", "args", "many", *sorted(_SWITCHES), *_CHOICES, *_CAPS)
@@ -167,4 +171,4 @@ def _check_names(body: bytes) -> None:
         raise Refused("invalid_args", "a value too deep") from None
 
 
-__all__ = ["MAX_BODY_BYTES", "WHOLE", "ClientDisconnect", "check", "receive"]
+__all__ = ["MAX_BODY_BYTES", "WHOLE", "ClientDisconnect", "check", "members", "receive"]

@@ -76,25 +76,22 @@ class Desk:
         ledger: Ledger,
     ) -> None:
         self._trusted = settings.trusted_proxies
-        self.seal = seal
-        self.throttle = throttle
+        self._seal = seal
+        self._throttle = throttle
         self.switchboard = switchboard
         self._status = status
-        self.ledger = ledger
+        self._ledger = ledger
         self._readiness = Readiness(status, throttle, settings.data_dir)
         self._openapi = read_openapi()
 
     async def run_sql(self, request: Request) -> Response:
         """POST /sql: run statements in a new database or in the token's own."""
-        head = heads.read(request.scope)
-        call: Call = request.scope[CALL]
-        client = self.client(request, head)
-        await self.throttle.count_request(client, call.standing)
+        call, head, client = await self.begin(request)
         body = await bodies.receive(request)
         call.received = len(body)
         heads.check_type(head)
-        form = negotiation.choose(head.accept) if head.accept else Form.JSON
-        key = heads.key(head) if head.keys else b""
+        form = negotiation.choose(head.accept)
+        key = heads.key(head)
         bodies.check(body, form)
         wanted = Wanted(Ask.SQL, form, key) if form or key else ROWS
         if head.tokens:
@@ -104,21 +101,19 @@ class Desk:
 
     async def create(self, call: Call, client: str, ttl_s: int | None = None) -> dict[str, str]:
         """Make a database and return the headers that tell of it. Raises Refused (429, 503)."""
-        await self.throttle.count_creation(client, call.standing)
+        await self._throttle.count_creation(client, call.standing)
         try:
             call.instance, expires = await self.switchboard.create(ttl_s)
         except SandboxError as cause:
             log.error("no database can be made: %r", cause, extra=about(call))
             raise busy() from cause
-        self.ledger.creations += 1
-        token = self.seal.issue(call.instance)
+        self._ledger.creations += 1
+        token = self._seal.issue(call.instance)
         return {"X-Walkin-Session": token, "X-Walkin-Ttl": str(expires)}
 
     async def schema(self, request: Request) -> Response:
         """GET /schema: the tables and all else that the token's database is made of."""
-        head = heads.read(request.scope)
-        call: Call = request.scope[CALL]
-        await self.throttle.count_request(self.client(request, head), call.standing)
+        call, head, _ = await self.begin(request)
         form = negotiation.choose(head.accept, offered=_SCHEMA_FORMS)
         call.instance = self.instance_of(head.tokens)
         return await self.run(call, b"", Wanted(Ask.SCHEMA, form), {})
@@ -152,17 +147,24 @@ class Desk:
         """OPTIONS on any path: the envelope has the headers a browser asks for."""
         return Response(status_code=204)
 
-    def client(self, request: Request, head: Head) -> str:
-        """Return by what the caller is counted."""
+    async def begin(self, request: Request) -> tuple[Call, Head, str]:
+        """Count a request; return its call, its head and by what its caller is counted.
+
+        Raises Refused (429, 503).
+        """
+        head = heads.read(request.scope)
+        call: Call = request.scope[CALL]
         peer, _ = request.scope["client"] or ("", 0)
-        return rate_key(client_address(peer, ",".join(head.forwarded_for), self._trusted))
+        client = rate_key(client_address(peer, ",".join(head.forwarded_for), self._trusted))
+        await self._throttle.count_request(client, call.standing)
+        return call, head, client
 
     def instance_of(self, tokens: list[str]) -> bytes:
         """Return the database that the one token is for. Raises Refused (404)."""
         try:
             if len(tokens) != 1:
                 raise TokenInvalid
-            return self.seal.verify(tokens[0])
+            return self._seal.verify(tokens[0])
         except TokenInvalid:
             refused = Refused("instance_not_found")
             if not tokens:

@@ -34,12 +34,8 @@ HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
 )
-
-
 #: Milliseconds: until the call's turn, in its cell, in all (https://www.w3.org/TR/server-timing).
 _TIMES = b"queue;dur=%.2f, sql;dur=%.2f, total;dur=%.2f"
-
-
 #: Where tables are: the rest of the path is a name, which is nobody's business.
 TABLES = "/tables/{name}"
 _TABLES = "/tables/"

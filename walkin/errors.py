@@ -1,7 +1,7 @@
 """The complaints book: the front desk's own refusals, all in the one error shape.
 
-Runs in: front desk. Codes, statuses and first words come from sandbox.codes; a cell writes its
-own error bodies in the same shape.
+Runs in: front desk. Codes, statuses, first words and the shape come from sandbox.codes; a cell
+writes its own error bodies from there too.
 """
 
 from collections.abc import Mapping
@@ -32,14 +32,7 @@ class Refused(Exception):  # noqa: N818 - an answer, not a fault
 
     def body(self, request_id: str) -> dict[str, Any]:
         """Return the error body."""
-        row = self.row
-        return {
-            "error": f"{row.begins}: {self.detail}" if self.detail else row.begins,
-            "code": row.name,
-            "retryable": row.retryable,
-            "request_id": request_id,
-            **self.fields,
-        }
+        return self.row.body(self.detail, request_id, self.fields)
 
 
 def busy(retry_after_s: int = 1) -> Refused:

@@ -8,10 +8,8 @@ from starlette.responses import Response
 
 from sandbox.forms import FOR_ROWS, Form
 from sandbox.frames import Ask
-from walkin import heads, negotiation
+from walkin import negotiation
 from walkin.endpoints import Desk
-from walkin.heads import Head
-from walkin.ledger import CALL, Call
 from walkin.turn import Wanted
 
 _FILE = Wanted(Ask.FILE, Form.FILE)
@@ -25,7 +23,7 @@ class Export:
 
     async def table(self, request: Request) -> Response:
         """GET /tables/{name}: the rows of a table or view, in the form that `Accept` names."""
-        call, head = await self._begin(request)
+        call, head, _ = await self._desk.begin(request)
         form = negotiation.choose(head.accept, offered=FOR_ROWS)
         call.instance = self._desk.instance_of(head.tokens)
         name: str = request.path_params["name"]
@@ -33,13 +31,6 @@ class Export:
 
     async def database(self, request: Request) -> Response:
         """GET /database: the database as a file that SQLite opens."""
-        call, head = await self._begin(request)
+        call, head, _ = await self._desk.begin(request)
         call.instance = self._desk.instance_of(head.tokens)
         return await self._desk.run(call, b"", _FILE, {}, head.known)
-
-    async def _begin(self, request: Request) -> tuple[Call, Head]:
-        head = heads.read(request.scope)
-        call: Call = request.scope[CALL]
-        client = self._desk.client(request, head)
-        await self._desk.throttle.count_request(client, call.standing)
-        return call, head

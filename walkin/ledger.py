@@ -52,9 +52,9 @@ class Call:
         self.sent = 0
         #: Of one that a cell has answered: seconds until its turn, and what the cell took.
         self.waited_s = 0.0
+        self.took_s = 0.0
         #: What the limits say of its client, one item each.
         self.standing: list[bytes] = []
-        self.took_s = 0.0
 
 
 class Ledger:

@@ -47,7 +47,8 @@ class Line(asyncio.Protocol):
     def __init__(
         self, expires: int, ends: float, on_end: Callable[["Line"], None], cell: int
     ) -> None:
-        self._expires = expires
+        #: When the database is over, in Unix seconds.
+        self.expires = expires
         self._ends = ends
         self.cell = cell
         self._on_end = on_end
@@ -67,18 +68,13 @@ class Line(asyncio.Protocol):
         return time.clock_gettime(time.CLOCK_BOOTTIME) >= self._ends
 
     @property
-    def expires(self) -> int:
-        """When the database is over, in Unix seconds."""
-        return self._expires
-
-    @property
     def left_s(self) -> float:
         """For how many seconds it is there yet."""
         return max(0.0, self._ends - time.clock_gettime(time.CLOCK_BOOTTIME))
 
     def change_end(self, expires: int, ends: float) -> None:
         """Take note of another end."""
-        self._expires, self._ends = expires, ends
+        self.expires, self._ends = expires, ends
 
     @property
     def queued(self) -> int:

@@ -40,7 +40,7 @@ def with_pen(app: ASGIApp, cycle: RequestResponseCycle) -> ASGIApp:
         scope[WHOLE] = not cycle.more_body
         await app(scope, receive, write)
         if cycle.response_started and not (cycle.response_complete or cycle.disconnected):
-            # An answer that broke off (reply.py has told the log): uvicorn would call it an error.
+            # An answer that broke off (long_reply.py told the log): uvicorn would call it an error.
             cycle.disconnected = True
             cycle.transport.close()
 

@@ -15,8 +15,7 @@ from sandbox.frames import Ask
 from walkin import bodies, heads
 from walkin.endpoints import Desk, about
 from walkin.errors import Refused, busy
-from walkin.heads import Head
-from walkin.ledger import CALL, Call
+from walkin.ledger import Call
 from walkin.reply import Reply
 from walkin.settings import Settings
 from walkin.turn import Wanted
@@ -37,7 +36,7 @@ class Session:
 
     async def create(self, request: Request) -> Response:
         """POST /session: make a database, and run nothing in it."""
-        call, head, client = await self._begin(request)
+        call, head, client = await self._desk.begin(request)
         body = await bodies.receive(request)
         call.received = len(body)
         said: dict[str, Any] = {}
@@ -54,13 +53,13 @@ class Session:
 
     async def see(self, request: Request) -> Response:
         """GET /session: when it was made, when it ends, how large it is."""
-        call, head, _ = await self._begin(request)
+        call, head, _ = await self._desk.begin(request)
         call.instance = self._desk.instance_of(head.tokens)
         return await self._tell(call)
 
     async def change(self, request: Request) -> Response:
         """PATCH /session: have it end later, or at a given second."""
-        call, head, _ = await self._begin(request)
+        call, head, _ = await self._desk.begin(request)
         body = await bodies.receive(request)
         call.received = len(body)
         heads.check_type(head)
@@ -79,20 +78,13 @@ class Session:
 
     async def end(self, request: Request) -> Response:
         """DELETE /session: end it now."""
-        call, head, _ = await self._begin(request)
+        call, head, _ = await self._desk.begin(request)
         call.instance = self._desk.instance_of(head.tokens)
         try:
             await self._desk.switchboard.end(call.instance)
         except SandboxError as cause:
             raise self._refusal(call, cause, "") from cause
         return Response(status_code=204)
-
-    async def _begin(self, request: Request) -> tuple[Call, Head, str]:
-        head = heads.read(request.scope)
-        call: Call = request.scope[CALL]
-        client = self._desk.client(request, head)
-        await self._desk.throttle.count_request(client, call.standing)
-        return call, head, client
 
     async def _tell(self, call: Call) -> Response:
         """Answer with what is known here; the cell adds how large the database is."""

@@ -64,9 +64,7 @@ class Switchboard:
     ) -> Answer:
         """Run one call on a database. Raises InstanceMissing, NodeBusy, CellTimeout, CellLost..."""
         for _ in range(_OPEN_TRIES):
-            line = self._lines.get(instance)
-            if line is None or line.is_over:
-                line = await self._line(instance)
+            line = await self._line(instance)
             self._used.add(instance)
             try:
                 return await line.call(
@@ -94,9 +92,7 @@ class Switchboard:
 
         Raises InstanceMissing, NodeBusy, ZygoteGone.
         """
-        line = self._lines.get(instance)
-        if line is None or line.is_over:
-            line = await self._line(instance)
+        line = await self._line(instance)
         return line.expires, line.left_s
 
     async def change_end(self, instance: bytes, *, by: int = 0, to: int = 0) -> None:

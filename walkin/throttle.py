@@ -40,21 +40,17 @@ class Throttle:
         store = settings.rate_limit_store
         storage = _shared(store.reveal()) if store else _Memory()
         self._limiter = MovingWindowRateLimiter(storage)
+        shares = {
+            "rate_limited": settings.requests_per_min,
+            "creation_limited": settings.creations_per_min,
+        }
         #: What `RateLimit-Policy` says of all answers, empty if there are no limits.
         self.policy = ", ".join(
-            f'"{name}";q={most};w=60'
-            for name, most in (
-                (_NAMES["rate_limited"], settings.requests_per_min),
-                (_NAMES["creation_limited"], settings.creations_per_min),
-            )
-            if most
+            f'"{_NAMES[code]}";q={most};w=60' for code, most in shares.items() if most
         ).encode()
         self._limits = {
             code: RateLimitItemPerMinute(most, namespace=code)
-            for code, most in (
-                ("rate_limited", settings.requests_per_min),
-                ("creation_limited", settings.creations_per_min),
-            )
+            for code, most in shares.items()
             if most
         }
 

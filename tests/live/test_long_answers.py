@@ -2,16 +2,15 @@
 
 import contextlib
 import json
-import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.handles import Client, Service, open_folder
+from tests.handles import Client, Service, memory_kb
+from tests.wire import besiege
 
 #: Times are judged here.
 pytestmark = pytest.mark.alone
@@ -43,18 +42,14 @@ def asking(client: Client, sql: str, accept: str = CSV) -> Iterator[httpx.Respon
 
 def peak(pid: int) -> int:
     """The most memory that a process ever had, in bytes."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert found
-    return int(found.group(1)) * 1024
+    return memory_kb(pid, "VmHWM") * 1024
 
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
     """One whose log has nothing of other tests in it."""
-    with open_folder() as made:
-        started = Service(made).start()
+    with besiege() as started:
         yield started
-        assert started.stop() == 0
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.handles import Client
+from tests.walkin.test_bodies import APART
 
 CAPS = {"max_rows": 10_000, "max_bytes": 1 << 20, "max_cell_bytes": 1 << 20}
 
@@ -58,15 +59,7 @@ def test_an_option_that_is_null_is_none(client: Client) -> None:
     assert answer.json == {"columns": ["one"], "rows": [[1]], "rows_affected": 0}
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"many": [[1]], "args": [1]},
-        {"many": [[1]], "each": True},
-        {"many": [[1]], "explain": True},
-        {"each": True, "explain": True},
-    ],
-)
+@pytest.mark.parametrize("options", APART)
 def test_what_does_not_go_together_is_refused(client: Client, options: dict[str, Any]) -> None:
     assert client.call("SELECT ?", **options).code == "invalid_option"
 

@@ -20,7 +20,7 @@ import pytest
 from sandbox import frames, limits
 from sandbox.codes import CELL_STATUSES
 from sandbox.place import FILES
-from tests.handles import ROOT, Answer, Client, Service, open_folder, wait_until
+from tests.handles import ROOT, Answer, Client, Service, memory_kb, open_folder, wait_until
 from tests.hostile.traitor import ANSWER, BODY, CUT, EXIT, STATUS, TREASON, TREASONS
 
 #: Times are judged here.
@@ -112,14 +112,6 @@ def traitors() -> Iterator[Service]:
         finally:
             if service.process and service.process.poll() is None:
                 service.kill()
-
-
-def memory_kb(pid: int, field: str) -> int:
-    """A process' memory in KiB: VmRSS now, VmHWM at the most so far (proc_pid_status(5))."""
-    text = Path(f"/proc/{pid}/status").read_text()
-    found = re.search(rf"{field}:\s+(\d+) kB", text)
-    assert found
-    return int(found.group(1))
 
 
 def descriptors(pid: int) -> int | None:

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.handles import Answer, Client, Service, open_folder
+from tests.handles import Answer, Client, Service
+from tests.wire import besiege
 
 #: Times are judged here.
 pytestmark = pytest.mark.alone
@@ -21,12 +22,8 @@ TEXTS = NUMBERS + " SELECT i, printf('%050d', i) AS text FROM n"
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
     """One whose log has nothing of other tests in it."""
-    with open_folder() as made:
-        started = Service(made).start()
+    with besiege() as started:
         yield started
-        assert "Traceback" not in started.log()
-        assert " ERROR " not in started.log()
-        assert started.stop() == 0
 
 
 @pytest.fixture

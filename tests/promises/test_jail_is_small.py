@@ -17,6 +17,7 @@ _AFTER_THE_FORK = [
     "tokens",
     "statements",
     "failures",
+    "ours",
     "repair",
     "names",
     "dialects",

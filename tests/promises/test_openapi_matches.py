@@ -22,9 +22,9 @@ from schemathesis.specs.openapi.definitions import OPENAPI_31
 from starlette.routing import Route
 
 from sandbox import receipts
-from sandbox.calls import _MARKDOWN_CAPS, MAX_ROWS
+from sandbox.calls import _MARKDOWN_CAPS
 from sandbox.codes import CODES
-from sandbox.forms import FOR_ROWS, MEDIA_TYPES
+from sandbox.forms import FOR_ROWS, MAX_ROWS, MEDIA_TYPES
 from sandbox.policy import HEAP_BYTES, LIMITS, MAX_PAGES
 from tests.handles import ROOT, Client, Service
 from walkin.app import build

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from sandbox import answers, frames
 from sandbox.answers import Result
-from sandbox.calls import MAX_ROWS_BYTES, Shape
-from sandbox.forms import Form
+from sandbox.calls import Shape
+from sandbox.forms import MAX_ROWS_BYTES, Form
 from sandbox.frames import MAX_ANSWER_BYTES
 from sandbox.refusal import Refusal
 from sandbox.rows import Rows

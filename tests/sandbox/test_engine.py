@@ -632,6 +632,12 @@ def test_a_denial_names_its_statement(bench: Bench) -> None:
     assert refusal.fields["statement"] == 1
 
 
+def test_an_error_is_not_taken_for_the_denial_of_what_follows(bench: Bench) -> None:
+    refusal = bench.refusal("SELECT json('{'); PRAGMA journal_mode = DELETE")
+    assert (refusal.code, refusal.detail) == ("sql_error", "malformed JSON")
+    assert refusal.fields["statement"] == 0
+
+
 def test_a_table_that_was_not_there_when_the_call_began_is_no_error(bench: Bench) -> None:
     answer = bench.run("CREATE TABLE t(a); INSERT INTO t VALUES(1); SELECT a FROM t")
     assert answer["rows"] == [[1]]

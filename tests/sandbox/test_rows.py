@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sandbox import calls
-from sandbox.calls import MAX_ROWS, MAX_ROWS_BYTES
 from sandbox.encoders import Row
+from sandbox.forms import MAX_ROWS, MAX_ROWS_BYTES
 from sandbox.rows import Rows, is_too_long
 from tests.sandbox.rows import taken
 

@@ -420,15 +420,16 @@ def test_an_option_of_a_wrong_value_is_named(option: str, value: object) -> None
     assert f"`{option}` must be" in refused.detail
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"many": [[1]], "args": [1]},
-        {"many": [[1]], "each": True},
-        {"many": [[1]], "explain": True},
-        {"each": True, "explain": True},
-    ],
-)
+#: Options that do not go together.
+APART: list[dict[str, object]] = [
+    {"many": [[1]], "args": [1]},
+    {"many": [[1]], "each": True},
+    {"many": [[1]], "explain": True},
+    {"each": True, "explain": True},
+]
+
+
+@pytest.mark.parametrize("options", APART)
 def test_options_that_exclude_each_other_are_named(options: dict[str, object]) -> None:
     refused = refusal(check, json.dumps({"sql": "select 1", **options}).encode())
     assert refused.row.name == "invalid_option"

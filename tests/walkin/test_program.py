@@ -63,6 +63,13 @@ class Kept:
         await until(lambda: len(self.pids()) >= count, 10)
         return self.pids()[count - 1]
 
+    async def spoken(self) -> int:
+        """Wait for the first child to say that it is ready and return its number."""
+        first = await self.started()
+        async with asyncio.timeout(10):
+            await self.ear.until_ready(first)
+        return first
+
 
 @contextlib.asynccontextmanager
 async def kept(folder: Path, source: str) -> AsyncIterator[Kept]:
@@ -185,9 +192,7 @@ def test_one_that_falls_silent_is_killed_and_started_again(
 
     async def main() -> None:
         async with kept(tmp_path, SPEAKS) as child:
-            first = await child.started()
-            async with asyncio.timeout(10):
-                await child.ear.until_ready(first)
+            first = await child.spoken()
             os.kill(first, signal.SIGSTOP)
             await child.started(2)
             assert first not in child.running()
@@ -215,9 +220,7 @@ def test_after_a_pause_of_all_nobody_is_taken_for_silent(
 
     async def main() -> None:
         async with kept(tmp_path, SPEAKS) as child:
-            first = await child.started()
-            async with asyncio.timeout(10):
-                await child.ear.until_ready(first)
+            first = await child.spoken()
             os.kill(first, signal.SIGSTOP)
             time.sleep(3)  # the supervisor stands still as well
             os.kill(first, signal.SIGCONT)
