@@ -70,6 +70,7 @@ def main() -> int:
         Op.CREATE: front,
         Op.OPEN: front,
         Op.TOUCH: front,
+        Op.FORK: front,
         Op.EXTEND: front,
         Op.END_AT: front,
         Op.KILL: reaper,

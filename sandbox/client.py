@@ -131,8 +131,17 @@ class AsyncClient:
         """
         return await self._ask_end(Op.END_AT, instance, second)
 
-    async def _ask_end(self, op: Op, instance: bytes, amount: int) -> End:
-        reply, _ = await self._ask(op, instance, amount)
+    async def ask_fork(self, source: bytes, instance: bytes, ttl_s: int) -> End:
+        """Make `instance` a copy of `source` that lives so many seconds.
+
+        Raises InstanceMissing (there is no source), NodeBusy, ZygoteGone.
+        """
+        return await self._ask_end(Op.FORK, instance, ttl_s, source)
+
+    async def _ask_end(
+        self, op: Op, instance: bytes, amount: int, source: bytes = bytes(control.ID_BYTES)
+    ) -> End:
+        reply, _ = await self._ask(op, instance, amount, source=source)
         if reply.outcome is not Outcome.DONE:
             raise _error(op, reply.outcome)
         return End(reply.expires, reply.ends / 1e9)
@@ -175,16 +184,22 @@ class AsyncClient:
         raise _error(op, reply.outcome)
 
     async def _ask(
-        self, op: Op, instance: bytes = bytes(control.ID_BYTES), amount: int = 0, cell: int = 0
+        self,
+        op: Op,
+        instance: bytes = bytes(control.ID_BYTES),
+        amount: int = 0,
+        cell: int = 0,
+        source: bytes = bytes(control.ID_BYTES),
     ) -> tuple[Reply, int | None]:
         # A zygote that dies takes its unanswered questions with it. All of them may be asked
         # again, CREATE too: if the id exists by now it fails, and what was made expires unused.
         give_up = asyncio.get_running_loop().time() + self._patience_s
         until = int((time.monotonic() + self._patience_s) * 1000)
+        asked = (op, instance, amount, cell, until, source)
         while True:
             try:
                 async with asyncio.timeout_at(give_up):
-                    return await self._ask_once(op, instance, amount, cell, until)
+                    return await self._ask_once(*asked)
             except TimeoutError:
                 raise ZygoteGone(f"no answer to {op.name}") from None
             except OSError as cause:
@@ -193,9 +208,7 @@ class AsyncClient:
                     raise ZygoteGone(f"{op.name}: {cause}") from cause
                 await asyncio.sleep(0.05)
 
-    async def _ask_once(
-        self, op: Op, instance: bytes, amount: int, cell: int, until: int
-    ) -> tuple[Reply, int | None]:
+    async def _ask_once(self, op: Op, *about: Any) -> tuple[Reply, int | None]:
         loop = asyncio.get_running_loop()
         if self._sock is None:
             self._connect(loop)
@@ -205,7 +218,7 @@ class AsyncClient:
         self._waiting[number] = answer
         try:
             # A full socket raises BlockingIOError, an OSError: tried again a moment later.
-            self._sock.send(control.encode_request(op, number, instance, amount, cell, until))
+            self._sock.send(control.encode_request(op, number, *about))
             return await answer
         except asyncio.CancelledError:
             # The answer may have come in the same turn of the loop: its line has no owner now.

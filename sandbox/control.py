@@ -20,7 +20,7 @@ from sandbox.errors import ControlError
 
 MAX_PACKET = 4096
 ID_BYTES = 16
-_REQUEST = struct.Struct("!BI16sIQQ")
+_REQUEST = struct.Struct("!BI16sIQQ16s")
 _REPLY = struct.Struct("!BIQQQ")
 #: Instance ids that fit one TOUCH packet.
 TOUCH_MOST = (MAX_PACKET - 1) // ID_BYTES
@@ -39,6 +39,7 @@ class Op(IntEnum):
     REAPED = 6
     EXTEND = 7
     END_AT = 8
+    FORK = 9
 
 
 class Outcome(IntEnum):
@@ -54,9 +55,10 @@ class Outcome(IntEnum):
 class Request(NamedTuple):
     """One question.
 
-    `amount` is the seconds of CREATE's lifetime, those that EXTEND adds to it, the Unix second of
-    END_AT (0: now), and how many databases were removed since the last REAPED. `cell` is for KILL:
-    the number of the cell that is meant, so that its successor is not; 0 means whichever there is.
+    `amount` is the seconds of CREATE's and FORK's lifetime, those that EXTEND adds to it, the Unix
+    second of END_AT (0: now), and how many databases were removed since the last REAPED. `cell` is
+    for KILL: the number of the cell that is meant, so that its successor is not; 0 means whichever
+    there is. `source` is for FORK: the database that `instance` becomes a copy of.
     `until` (milliseconds of CLOCK_MONOTONIC, which all processes of a machine share) is when the
     asker stops waiting: a database made after that would be nobody's. 0 means never.
     """
@@ -67,13 +69,14 @@ class Request(NamedTuple):
     amount: int = 0
     cell: int = 0
     until: int = 0
+    source: bytes = bytes(ID_BYTES)
 
 
 class Reply(NamedTuple):
     """One answer.
 
-    For CREATE, OPEN, EXTEND and END_AT: `expires` is when the database is over (Unix seconds, for
-    its caller), `ends` the same in nanoseconds of CLOCK_BOOTTIME, which nobody can set; for the
+    For CREATE, OPEN, FORK, EXTEND and END_AT: `expires` is when the database is over (Unix seconds,
+    for its caller), `ends` the same in nanoseconds of CLOCK_BOOTTIME, which nobody can set; for the
     first two `cell` is the number of its cell. `text` is STATUS's JSON.
     """
 
@@ -92,18 +95,19 @@ def encode_request(
     amount: int = 0,
     cell: int = 0,
     until: int = 0,
+    source: bytes = bytes(ID_BYTES),
 ) -> bytes:
     """Return the packet for one question (every operation but TOUCH)."""
-    return _REQUEST.pack(op, number, instance, amount, cell, until)
+    return _REQUEST.pack(op, number, instance, amount, cell, until, source)
 
 
 def decode_request(packet: bytes) -> Request:
     """Return the question in a packet. Raises ControlError for anything else."""
     if len(packet) != _REQUEST.size:
         raise ControlError(f"control request of {len(packet)} bytes")
-    op, number, instance, amount, cell, until = _REQUEST.unpack(packet)
+    op, *rest = _REQUEST.unpack(packet)
     try:
-        return Request(Op(op), number, instance, amount, cell, until)
+        return Request(Op(op), *rest)
     except ValueError:
         raise ControlError(f"unknown control operation {op}") from None
 

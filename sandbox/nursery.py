@@ -28,6 +28,9 @@ RETIRE_S = 4.0
 #: How long no blank cells are made after one failed.
 _REST_S = 0.5
 _REPORTS_MOST = 5
+#: How long a cell is given to stand still for a copy, and how often it is looked at till then.
+_STOP_S = 0.1
+_LOOK_S = 0.0001
 #: What it means when a cell dies of a signal.
 _CAUSES = {
     signal.SIGSYS: "a system call that seccomp forbids",
@@ -91,6 +94,18 @@ class Nursery:
     def make_database(self, instance: bytes, expires: int) -> None:
         """Make a database's files and records. Raises OSError."""
         self._place.create(instance, expires, self._database)
+
+    def copy_database(self, source: bytes, instance: bytes, expires: int) -> None:
+        """Make a database of another one, whose cell stands still meanwhile. Raises OSError."""
+        cell = self.live.get(source)
+        if cell is None:
+            self._place.copy(source, instance, expires)
+            return
+        try:
+            _stop(cell.pid)
+            self._place.copy(source, instance, expires)
+        finally:
+            os.kill(cell.pid, signal.SIGCONT)
 
     def _is_resting(self) -> bool:
         return time.monotonic() <= self._rest_until
@@ -280,3 +295,18 @@ class Nursery:
         while self._by_pid and time.monotonic() < give_up:
             self.collect_exits()
             time.sleep(0.01)
+
+
+def _stop(pid: int) -> None:
+    """Have a child stand still, or see that it has ended. Raises TimeoutError.
+
+    It may have to come out of a system call first (waitid(2) says when it has).
+    """
+    os.kill(pid, signal.SIGSTOP)
+    give_up = time.monotonic() + _STOP_S
+    # Not waited for: its exit is for collect_exits() to see.
+    look = os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT
+    while os.waitid(os.P_PID, pid, look) is None:
+        if time.monotonic() > give_up:
+            raise TimeoutError(f"process {pid} does not stop")
+        time.sleep(_LOOK_S)

@@ -29,6 +29,8 @@ DATABASE = "main.db"
 #: them and make no other.
 FILES = (DATABASE, DATABASE + "-wal")
 
+#: Copied in one system call: more than a file of a cell's may have (limits.RLIMITS).
+_COPY_BYTES = 32 << 20
 _HEX_ID = re.compile(r"[0-9a-f]{32}")
 _SECOND = re.compile(r"[0-9]{1,12}")
 
@@ -74,11 +76,36 @@ class Place:
         `database` is the first content of the database file. Raises FileExistsError if the
         instance exists, OSError if the disk has no room.
         """
+        folder = self._make_folder(instance, expires)
+        for name in FILES:
+            _open_new(folder / name, database if name == DATABASE else b"")
+        self._make_record(instance, expires)
+
+    def copy(self, source: bytes, instance: bytes, expires: int) -> None:
+        """Make a database of what the files of another hold, which nobody may write meanwhile.
+
+        As after a crash of its cell: what was committed is in it. File systems that can share
+        blocks do (copy_file_range(2)). Leaves nothing where it raises OSError, which it does as
+        `create` does.
+        """
+        folder = self._make_folder(instance, expires)
+        try:
+            for name in FILES:
+                _copy(self.folder(source) / name, folder / name)
+            self._make_record(instance, expires)
+        except OSError:
+            self.move_aside(instance)
+            self.delete(instance)
+            self.forget(instance, expires)
+            raise
+
+    def _make_folder(self, instance: bytes, expires: int) -> Path:
         _open_new(self._turn(instance, expires), b"")
         folder = self.folder(instance)
         _with_parent(folder, lambda: folder.mkdir(mode=0o700))
-        for name in FILES:
-            _open_new(folder / name, database if name == DATABASE else b"")
+        return folder
+
+    def _make_record(self, instance: bytes, expires: int) -> None:
         record = self._record(instance)
         _with_parent(record, lambda: record.symlink_to(str(expires)))
 
@@ -194,6 +221,12 @@ def _open_new(path: Path, content: bytes) -> None:
             file.write(content)
 
     _with_parent(path, write)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with source.open("rb") as read, target.open("xb") as written:
+        while os.copy_file_range(read.fileno(), written.fileno(), _COPY_BYTES):
+            pass
 
 
 def _with_parent(path: Path, act: Callable[[], object]) -> None:

@@ -99,6 +99,7 @@ class Zygote:
             Op.REAPED: self._note_reaped,
             Op.EXTEND: self._answer_end,
             Op.END_AT: self._answer_end,
+            Op.FORK: self._answer_fork,
         }
 
     def prove_walls(self) -> None:
@@ -222,6 +223,23 @@ class Zygote:
             return
         self._census.add(expires)
         self._hand_over(asker, request, expires)
+
+    def _answer_fork(self, asker: Asker, request: Request) -> None:
+        """Copy a database. The copy has no cell until it is called."""
+        now = self._clock.now()
+        ends = self._place.expires(request.source)
+        if ends is None or ends <= now:
+            self._reply(asker, request, Outcome.MISSING)
+            return
+        expires = math.ceil(now + request.amount)
+        try:
+            self._nursery.copy_database(request.source, request.instance, expires)
+        except OSError as cause:
+            log.error("instance %s cannot be copied: %s", request.source.hex(), cause)
+            self._reply(asker, request, Outcome.FAILED)
+            return
+        self._census.add(expires)
+        self._reply(asker, request, Outcome.DONE, expires)
 
     def _answer_open(self, asker: Asker, request: Request) -> None:
         expires = self._place.expires(request.instance)

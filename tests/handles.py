@@ -25,6 +25,7 @@ CI = os.environ.get("CI") == "true"
 _QUIET = {
     "WALKIN_PORT": "0",
     "WALKIN_REQUESTS_PER_MIN": "0",
+    "WALKIN_FORKS_PER_MIN": "0",
     "WALKIN_CREATIONS_PER_MIN": "0",
 }
 

@@ -71,6 +71,7 @@ def build(
             "PATCH": session.change,
             "DELETE": session.end,
         },
+        "/session/fork": {"POST": session.fork},
         "/database": {"GET": export.database},
         TABLES: {"GET": export.table},
         "/healthz": {"GET": desk.health},

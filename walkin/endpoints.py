@@ -76,8 +76,8 @@ class Desk:
         ledger: Ledger,
     ) -> None:
         self._trusted = settings.trusted_proxies
-        self._seal = seal
-        self._throttle = throttle
+        self.seal = seal
+        self.throttle = throttle
         self.switchboard = switchboard
         self._status = status
         self._ledger = ledger
@@ -101,14 +101,14 @@ class Desk:
 
     async def create(self, call: Call, client: str, ttl_s: int | None = None) -> dict[str, str]:
         """Make a database and return the headers that tell of it. Raises Refused (429, 503)."""
-        await self._throttle.count_creation(client, call.standing)
+        await self.throttle.count_creation(client, call.standing)
         try:
             call.instance, expires = await self.switchboard.create(ttl_s)
         except SandboxError as cause:
             log.error("no database can be made: %r", cause, extra=about(call))
             raise busy() from cause
         self._ledger.creations += 1
-        token = self._seal.issue(call.instance)
+        token = self.seal.issue(call.instance)
         return {"X-Walkin-Session": token, "X-Walkin-Ttl": str(expires)}
 
     async def schema(self, request: Request) -> Response:
@@ -156,7 +156,7 @@ class Desk:
         call: Call = request.scope[CALL]
         peer, _ = request.scope["client"] or ("", 0)
         client = rate_key(client_address(peer, ",".join(head.forwarded_for), self._trusted))
-        await self._throttle.count_request(client, call.standing)
+        await self.throttle.count_request(client, call.standing)
         return call, head, client
 
     def instance_of(self, tokens: list[str]) -> bytes:
@@ -164,7 +164,7 @@ class Desk:
         try:
             if len(tokens) != 1:
                 raise TokenInvalid
-            return self._seal.verify(tokens[0])
+            return self.seal.verify(tokens[0])
         except TokenInvalid:
             refused = Refused("instance_not_found")
             if not tokens:

@@ -38,6 +38,11 @@ class LineEnded(SandboxError):  # noqa: N818
     """Raised when the cell went away without having begun the call: ask for another line."""
 
 
+def seconds_until(ends: float) -> float:
+    """Return how long it is until that second of CLOCK_BOOTTIME; 0 if it has passed."""
+    return max(0.0, ends - time.clock_gettime(time.CLOCK_BOOTTIME))
+
+
 class Line(asyncio.Protocol):
     """A stream to one cell. Made by the loop when the switchboard opens a database.
 
@@ -65,12 +70,12 @@ class Line(asyncio.Protocol):
     @property
     def is_over(self) -> bool:
         """Whether the database has expired."""
-        return time.clock_gettime(time.CLOCK_BOOTTIME) >= self._ends
+        return self.left_s <= 0
 
     @property
     def left_s(self) -> float:
         """For how many seconds it is there yet."""
-        return max(0.0, self._ends - time.clock_gettime(time.CLOCK_BOOTTIME))
+        return seconds_until(self._ends)
 
     def change_end(self, expires: int, ends: float) -> None:
         """Take note of another end."""

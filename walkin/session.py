@@ -1,4 +1,4 @@
-"""The life of a database as its holder sees it: made without SQL, looked at, extended, ended.
+"""The life of a database as its holder sees it: made, looked at, extended, copied, ended.
 
 Runs in: front desk. One short coroutine for each method of /session.
 """
@@ -24,6 +24,7 @@ log = logging.getLogger("walkin.front")
 
 _SIZE = Wanted(Ask.SIZE)
 _MOST_SECOND = 0xFFFF_FFFF
+_MOST_FORKS = 32
 
 
 class Session:
@@ -45,11 +46,46 @@ class Session:
             said = bodies.members(body, ("ttl_s",))
         ttl_s = said.get("ttl_s")
         if ttl_s is not None:
-            _check_seconds("ttl_s", ttl_s, self._most_s)
+            _check_whole("ttl_s", ttl_s, self._most_s)
         headers = await self._desk.create(call, client, ttl_s)
         expires = int(headers["X-Walkin-Ttl"])
-        told = {"token": headers["X-Walkin-Session"], **await self._life(call, expires)}
+        _, left_s = await self._desk.switchboard.life(call.instance)
+        told = {"token": headers["X-Walkin-Session"], **_life(call.instance, expires, left_s)}
         return Reply(201, orjson.dumps(told), headers)
+
+    async def fork(self, request: Request) -> Response:
+        """POST /session/fork: make copies of it, all alike."""
+        call, head, client = await self._desk.begin(request)
+        body = await bodies.receive(request)
+        call.received = len(body)
+        said: dict[str, Any] = {}
+        if body:
+            heads.check_type(head)
+            said = bodies.members(body, ("count", "ttl_s"))
+        ttl_s, count = said.get("ttl_s"), said.get("count")
+        _check_whole("ttl_s", self._most_s if ttl_s is None else ttl_s, self._most_s)
+        _check_whole("count", 1 if count is None else count, _MOST_FORKS)
+        call.instance = self._desk.instance_of(head.tokens)
+        await self._desk.throttle.count_forks(client, count or 1, call.standing)
+        try:
+            forks = [await self._fork(call.instance, ttl_s)]
+            # Of the copy, which nobody knows yet: so all are of one moment.
+            source, _ = forks[0]
+            forks += [await self._fork(source, ttl_s) for _ in range((count or 1) - 1)]
+        except SandboxError as cause:
+            raise self._refusal(call, cause, "") from cause
+        told = [life for _, life in forks]
+        if count is not None:
+            return Reply(201, orjson.dumps({"forks": told}), {})
+        (one,) = told
+        headers = {"X-Walkin-Session": one["token"], "X-Walkin-Ttl": str(one["expires"])}
+        return Reply(201, orjson.dumps(one), headers)
+
+    async def _fork(self, source: bytes, ttl_s: int | None) -> tuple[bytes, dict[str, Any]]:
+        """Make one copy; return its id, and what its holder is told."""
+        instance, expires, left_s = await self._desk.switchboard.fork(source, ttl_s)
+        told = {"token": self._desk.seal.issue(instance), **_life(instance, expires, left_s)}
+        return instance, told
 
     async def see(self, request: Request) -> Response:
         """GET /session: when it was made, when it ends, how large it is."""
@@ -67,7 +103,7 @@ class Session:
         if len(said) != 1:
             raise Refused("invalid_option", "one of `extend_s` and `expires_at` is needed")
         ((option, value),) = said.items()
-        _check_seconds(option, value, self._most_s if option == "extend_s" else _MOST_SECOND)
+        _check_whole(option, value, self._most_s if option == "extend_s" else _MOST_SECOND)
         call.instance = self._desk.instance_of(head.tokens)
         by, to = (value, 0) if option == "extend_s" else (0, value)
         try:
@@ -89,20 +125,10 @@ class Session:
     async def _tell(self, call: Call) -> Response:
         """Answer with what is known here; the cell adds how large the database is."""
         try:
-            known = await self._life(call)
+            known = _life(call.instance, *await self._desk.switchboard.life(call.instance))
         except SandboxError as cause:
             raise self._refusal(call, cause, "") from cause
         return await self._desk.run(call, orjson.dumps(known), _SIZE, {})
-
-    async def _life(self, call: Call, expires: int = 0) -> dict[str, Any]:
-        told, left_s = await self._desk.switchboard.life(call.instance)
-        return {
-            # The first 48 bits of the id (RFC 9562, section 5.7).
-            "created": int.from_bytes(call.instance[:6]) // 1000,
-            "expires": expires or told,
-            "seconds_left": int(left_s),
-            "scope": "full",
-        }
 
     def _refusal(self, call: Call, cause: SandboxError, option: str) -> Refused:
         if isinstance(cause, InstanceMissing):
@@ -119,7 +145,17 @@ class Session:
         return busy()
 
 
-def _check_seconds(option: str, value: Any, most: int) -> None:
+def _life(instance: bytes, expires: int, left_s: float) -> dict[str, Any]:
+    return {
+        # The first 48 bits of the id (RFC 9562, section 5.7).
+        "created": int.from_bytes(instance[:6]) // 1000,
+        "expires": expires,
+        "seconds_left": int(left_s),
+        "scope": "full",
+    }
+
+
+def _check_whole(option: str, value: Any, most: int) -> None:
     if type(value) is not int or not 1 <= value <= most:
         raise Refused(
             "invalid_option", f"`{option}` must be an integer from 1 to {most:,}", option=option

@@ -99,6 +99,12 @@ FRONT_ROWS = (
         "new databases per client address; 0 = no limit",
     ),
     Row(
+        "forks_per_min",
+        "64",
+        whole(0, 1_000_000),
+        "copies of databases per client address; 0 = no limit",
+    ),
+    Row(
         "rate_limit_store",
         "",
         _store,
@@ -138,6 +144,7 @@ class Settings:
     query_timeout_ms: int
     requests_per_min: int
     creations_per_min: int
+    forks_per_min: int
     rate_limit_store: Secret | None
     trusted_proxies: tuple[Network, ...]
     token_keys: tuple[Secret, ...]
@@ -165,11 +172,11 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
     except SettingsError as error:
         raise SettingsError(error.mistakes + _contradictions(environ)) from None
     mistakes = _contradictions(environ)
-    limited = settings.requests_per_min or settings.creations_per_min
+    limited = settings.requests_per_min or settings.creations_per_min or settings.forks_per_min
     if settings.workers > 1 and limited and settings.rate_limit_store is None:
         mistakes.append(
             f"{PREFIX}WORKERS={settings.workers}: several workers need {PREFIX}RATE_LIMIT_STORE to"
-            " count a client's requests together, or both limits set to 0"
+            " count a client's requests together, or all limits set to 0"
         )
     metrics = range(settings.metrics_port, settings.metrics_port + settings.workers)
     if settings.metrics_port and (settings.port in metrics or metrics.stop > _MOST_PORTS):

@@ -15,7 +15,7 @@ from sandbox.errors import (
     SandboxError,
     ZygoteGone,
 )
-from walkin.line import Line, LineEnded
+from walkin.line import Line, LineEnded, seconds_until
 from walkin.settings import Settings
 from walkin.tokens import new_instance_id
 from walkin.turn import ROWS, Answer, Wanted
@@ -58,6 +58,15 @@ class Switchboard:
         opened = await self._zygote.ask_create(instance, ttl_s or self._ttl_s)
         await self._attach(instance, opened)
         return instance, opened.expires
+
+    async def fork(self, source: bytes, ttl_s: int | None = None) -> tuple[bytes, int, float]:
+        """Copy a database; return the copy's id, its expiry (Unix seconds) and its seconds left.
+
+        Raises InstanceMissing, NodeBusy, ZygoteGone. The copy has no cell until it is called.
+        """
+        instance = new_instance_id()
+        expires, ends = await self._zygote.ask_fork(source, instance, ttl_s or self._ttl_s)
+        return instance, expires, seconds_until(ends)
 
     async def call(
         self, instance: bytes, body: bytes, request_id: bytes, wanted: Wanted = ROWS

@@ -25,8 +25,9 @@ log = logging.getLogger("walkin.throttle")
 _STORE_S = 2.0
 _CONNECTIONS = 32
 #: The limits in `RateLimit` and `RateLimit-Policy` (IETF draft-ietf-httpapi-ratelimit-headers):
-#: `q` in so many seconds `w`; `r` are left, and there is one more in `t` seconds.
-_NAMES = {"rate_limited": "calls", "creation_limited": "creations"}
+#: `q` in so many seconds `w`; `r` are left, and there is one more in `t` seconds. By name, the code
+#: of whoever has had his share.
+_NAMES = {"calls": "rate_limited", "creations": "creation_limited", "forks": "creation_limited"}
 #: How often the clients that have not called for a minute are forgotten.
 _SWEEP_S = 10.0
 #: A clock that goes back by more than this was set.
@@ -34,23 +35,24 @@ _STEP_S = 1.0
 
 
 class Throttle:
-    """Two limits for each client; a limit of 0 is none."""
+    """Three limits for each client; a limit of 0 is none."""
 
     def __init__(self, settings: Settings) -> None:
         store = settings.rate_limit_store
         storage = _shared(store.reveal()) if store else _Memory()
         self._limiter = MovingWindowRateLimiter(storage)
         shares = {
-            "rate_limited": settings.requests_per_min,
-            "creation_limited": settings.creations_per_min,
+            "calls": settings.requests_per_min,
+            "creations": settings.creations_per_min,
+            "forks": settings.forks_per_min,
         }
         #: What `RateLimit-Policy` says of all answers, empty if there are no limits.
         self.policy = ", ".join(
-            f'"{_NAMES[code]}";q={most};w=60' for code, most in shares.items() if most
+            f'"{name}";q={most};w=60' for name, most in shares.items() if most
         ).encode()
         self._limits = {
-            code: RateLimitItemPerMinute(most, namespace=code)
-            for code, most in shares.items()
+            name: RateLimitItemPerMinute(most, namespace=name)
+            for name, most in shares.items()
             if most
         }
 
@@ -70,19 +72,27 @@ class Throttle:
 
         What `RateLimit` is to say of the client is added to `standing`, whatever comes of it.
         """
-        await self._count("rate_limited", client, standing)
+        await self._count("calls", client, standing)
 
     async def count_creation(self, client: str, standing: list[bytes] | None = None) -> None:
         """Count a new database likewise."""
-        await self._count("creation_limited", client, standing)
+        await self._count("creations", client, standing)
 
-    async def _count(self, code: str, client: str, standing: list[bytes] | None) -> None:
-        limit = self._limits.get(code)
+    async def count_forks(
+        self, client: str, count: int, standing: list[bytes] | None = None
+    ) -> None:
+        """Count so many copies of a database likewise, all of them or none."""
+        await self._count("forks", client, standing, count)
+
+    async def _count(
+        self, name: str, client: str, standing: list[bytes] | None, amount: int = 1
+    ) -> None:
+        limit = self._limits.get(name)
         if limit is None:
             return
         try:
             async with asyncio.timeout(_STORE_S):
-                is_within = await self._limiter.hit(limit, client)
+                is_within = await self._limiter.hit(limit, client, cost=amount)
                 reset, left = await self._limiter.get_window_stats(limit, client)
         except (StorageError, TimeoutError) as cause:
             # Without the count nobody is let in: a limit that fails open is none.
@@ -91,10 +101,10 @@ class Throttle:
         # A store may round the time up.
         wait_s = min(limit.get_expiry(), max(1, math.ceil(reset - time.time())))
         if standing is not None:
-            standing.append(f'"{_NAMES[code]}";r={left};t={wait_s}'.encode())
+            standing.append(f'"{name}";r={left};t={wait_s}'.encode())
         if is_within:
             return
-        raise Refused(code, headers={"Retry-After": str(wait_s)})
+        raise Refused(_NAMES[name], headers={"Retry-After": str(wait_s)})
 
 
 class _Memory(MemoryStorage):

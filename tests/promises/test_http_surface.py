@@ -37,6 +37,7 @@ PATHS = [
     "/sql",
     "/schema",
     "/session",
+    "/session/fork",
     "/database",
     "/tables/t",
     "/healthz",

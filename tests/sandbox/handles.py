@@ -362,10 +362,18 @@ class Zygote:
 
     # --- questions ---
 
-    def send(self, op: Op, instance: bytes = bytes(16), amount: int = 0, cell: int = 0) -> int:
+    def send(
+        self,
+        op: Op,
+        instance: bytes = bytes(16),
+        amount: int = 0,
+        cell: int = 0,
+        source: bytes = bytes(16),
+    ) -> int:
         """Ask without waiting; return the question's number."""
         self._number += 1
-        self.control.send(control.encode_request(op, self._number, instance, amount, cell))
+        packet = control.encode_request(op, self._number, instance, amount, cell, source=source)
+        self.control.send(packet)
         return self._number
 
     def receive(self) -> tuple[Reply, Line | None]:
@@ -379,9 +387,14 @@ class Zygote:
         return control.decode_reply(packet), line
 
     def ask(
-        self, op: Op, instance: bytes = bytes(16), amount: int = 0, cell: int = 0
+        self,
+        op: Op,
+        instance: bytes = bytes(16),
+        amount: int = 0,
+        cell: int = 0,
+        source: bytes = bytes(16),
     ) -> tuple[Reply, Line | None]:
-        number = self.send(op, instance, amount, cell)
+        number = self.send(op, instance, amount, cell, source)
         reply, line = self.receive()
         assert reply.number == number
         return reply, line

@@ -30,12 +30,14 @@ ids = st.binary(min_size=16, max_size=16)
     amount=numbers,
     cell=seconds,
     until=seconds,
+    source=ids,
 )
 def test_a_request_comes_back_as_it_was_asked(
-    op: Op, number: int, instance: bytes, amount: int, cell: int, until: int
+    op: Op, number: int, instance: bytes, amount: int, cell: int, until: int, source: bytes
 ) -> None:
-    packet = control.encode_request(op, number, instance, amount, cell, until)
-    assert control.decode_request(packet) == Request(op, number, instance, amount, cell, until)
+    packet = control.encode_request(op, number, instance, amount, cell, until, source)
+    asked = Request(op, number, instance, amount, cell, until, source)
+    assert control.decode_request(packet) == asked
 
 
 @given(
@@ -90,7 +92,7 @@ def test_a_request_of_another_size_is_refused(size: int) -> None:
         control.decode_request(bytes([Op.OPEN]) * size)
 
 
-@pytest.mark.parametrize("op", [0, 9, 255])
+@pytest.mark.parametrize("op", [0, 10, 255])
 def test_an_unknown_operation_is_refused(op: int) -> None:
     with pytest.raises(ControlError, match=f"unknown control operation {op}"):
         control.decode_request(bytes([op]) + REQUEST[1:])

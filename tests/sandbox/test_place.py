@@ -386,3 +386,37 @@ def test_a_change_broken_off_leaves_one_of_the_ends_and_a_turn_for_it(
     assert max(turns) >= expires, "somebody will come for it"
     place.change_expiry(ID, expires, after)
     assert place.expires(ID) == after, "and it can be done again"
+
+
+# --- copy ---
+
+OTHER = bytes(range(16, 32))
+
+
+def test_a_copy_has_what_the_files_hold_and_a_record_of_its_own(place: Place) -> None:
+    place.create(ID, 100, b"database")
+    (place.folder(ID) / FILES[1]).write_bytes(b"log" * 100_000)
+    place.copy(ID, OTHER, 200)
+    assert [(place.folder(OTHER) / name).read_bytes() for name in FILES] == [
+        b"database",
+        b"log" * 100_000,
+    ]
+    assert (place.expires(ID), place.expires(OTHER)) == (100, 200)
+    assert place.turns(200) == [OTHER]
+
+
+def test_a_copy_of_nothing_leaves_nothing(place: Place) -> None:
+    with pytest.raises(FileNotFoundError):
+        place.copy(ID, OTHER, 200)
+    assert place.expires(OTHER) is None
+    assert not place.turns(200)
+    assert not place.folder(OTHER).exists()
+
+
+def test_an_id_that_exists_is_not_copied_over(place: Place) -> None:
+    place.create(ID, 100, b"one")
+    place.create(OTHER, 200, b"two")
+    with pytest.raises(FileExistsError):
+        place.copy(ID, OTHER, 200)
+    assert (place.folder(OTHER) / DATABASE).read_bytes() == b"two"
+    assert place.expires(OTHER) == 200

@@ -14,7 +14,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from sandbox import control, limits, settings
+from sandbox import control, limits, nursery, settings
 from sandbox.control import Op, Outcome
 from sandbox.frames import Kind
 from sandbox.place import DATABASE, FILES
@@ -176,6 +176,56 @@ def test_a_database_holds_its_two_files_and_belongs_to_the_cells_user(zygote: Zy
         assert (found.st_uid, found.st_gid) == (CELL_USER.uid, CELL_USER.gid)
         assert found.st_mode & 0o077 == 0
     assert {path.name for path in folder.iterdir()} == set(FILES)
+
+
+# --- fork ---
+
+
+def test_a_fork_has_what_was_committed_and_no_cell(zygote: Zygote) -> None:
+    source, line = zygote.create()
+    line.sql("CREATE TABLE t(a); INSERT INTO t VALUES(1)")
+    copy = new_id()
+    reply, nothing = zygote.ask(Op.FORK, copy, 70, source=source)
+    assert (reply.outcome, nothing) == (Outcome.DONE, None)
+    assert now() + 68 <= reply.expires <= now() + 72
+    line.sql("INSERT INTO t VALUES(2)")
+    assert zygote.open(copy).sql("SELECT a FROM t").rows == [[1]]
+    assert line.sql("SELECT a FROM t").rows == [[1], [2]]
+
+
+def test_a_fork_of_one_at_rest_needs_no_cell(zygote: Zygote) -> None:
+    source, line = zygote.create()
+    line.sql("CREATE TABLE t(a); INSERT INTO t VALUES(1)")
+    zygote.kill(source)
+    copy = new_id()
+    assert zygote.ask(Op.FORK, copy, 70, source=source)[0].outcome is Outcome.DONE
+    assert zygote.open(copy).sql("SELECT a FROM t").rows == [[1]]
+
+
+def test_there_is_no_fork_of_what_is_not_there(zygote: Zygote) -> None:
+    copy = new_id()
+    reply, _ = zygote.ask(Op.FORK, copy, 70, source=new_id())
+    assert reply.outcome is Outcome.MISSING
+    assert zygote.ask(Op.OPEN, copy)[0].outcome is Outcome.MISSING
+
+
+def test_a_cell_that_does_not_stand_still_is_not_copied_and_goes_on(
+    zygote: Zygote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nursery, "_STOP_S", 0.05)
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+        os._exit(0)
+    try:
+        with monkeypatch.context() as deaf:
+            deaf.setattr(os, "kill", lambda *_: None)
+            with pytest.raises(TimeoutError):
+                nursery._stop(child)
+        nursery._stop(child)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 # --- kill ---
@@ -554,7 +604,7 @@ def test_a_cell_that_is_said_to_be_used_is_not_idle(start_zygote: Starter) -> No
 @pytest.mark.parametrize(
     "packet",
     [
-        bytes([9]) + control.encode_request(Op.OPEN, 1)[1:],
+        bytes([10]) + control.encode_request(Op.OPEN, 1)[1:],
         bytes([0]) + control.encode_request(Op.OPEN, 1)[1:],
         b"short",
         bytes(4096),

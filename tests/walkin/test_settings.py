@@ -83,6 +83,7 @@ def test_every_row_says_what_it_is_for() -> None:
         ("QUERY_TIMEOUT_MS", "500", 500),
         ("REQUESTS_PER_MIN", "0", 0),
         ("CREATIONS_PER_MIN", "1000000", 1_000_000),
+        ("FORKS_PER_MIN", "32", 32),
         ("MAX_LIVE_CELLS", "3", 3),
         ("DATA_DIR", "/srv/walkin", Path("/srv/walkin")),
         ("TOKEN_KEYS_FILE", "/etc/walkin/keys", Path("/etc/walkin/keys")),
@@ -184,7 +185,7 @@ def test_several_workers_with_one_limit_left_are_refused() -> None:
     "others",
     [
         {"RATE_LIMIT_STORE": "redis://127.0.0.1:6379"},
-        {"REQUESTS_PER_MIN": "0", "CREATIONS_PER_MIN": "0"},
+        {"REQUESTS_PER_MIN": "0", "CREATIONS_PER_MIN": "0", "FORKS_PER_MIN": "0"},
     ],
 )
 def test_several_workers_are_accepted_with(others: dict[str, str]) -> None:

@@ -223,7 +223,9 @@ def test_a_call_is_announced_where_several_front_desks_share_the_cells(
     make_settings: Make, workers: int, announced: int
 ) -> None:
     async def main() -> None:
-        settings = make_settings(workers=workers, requests_per_min=0, creations_per_min=0)
+        settings = make_settings(
+            workers=workers, requests_per_min=0, creations_per_min=0, forks_per_min=0
+        )
         async with house(settings, lines_for()) as at:
             for _ in range(2):
                 calling = at.call()
@@ -409,7 +411,7 @@ def test_a_kill_that_is_not_confirmed_does_not_hold_the_answer_up(
 def test_a_cell_that_its_own_timer_ended_is_not_killed_again(run: Run, make_settings: Make) -> None:
     # Another front desk may have had the database opened anew: the kill would be its cell's.
     settings = make_settings(
-        workers=2, requests_per_min=0, creations_per_min=0, query_timeout_ms=20
+        workers=2, requests_per_min=0, creations_per_min=0, forks_per_min=0, query_timeout_ms=20
     )
 
     async def main() -> None:

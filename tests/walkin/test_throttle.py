@@ -467,10 +467,11 @@ def test_the_policy_names_the_limits_that_there_are(make_settings: Make) -> None
         return Throttle(make_settings(**limits)).policy.decode()
 
     calls, creations = '"calls";q=60;w=60', '"creations";q=10;w=60'
-    assert policy() == f"{calls}, {creations}"
-    assert policy(creations_per_min=0) == calls
-    assert policy(requests_per_min=0) == creations
-    assert policy(requests_per_min=0, creations_per_min=0) == ""
+    forks = '"forks";q=64;w=60'
+    assert policy() == f"{calls}, {creations}, {forks}"
+    assert policy(creations_per_min=0) == f"{calls}, {forks}"
+    assert policy(requests_per_min=0, forks_per_min=0) == creations
+    assert policy(requests_per_min=0, creations_per_min=0, forks_per_min=0) == ""
 
 
 async def standing_is_right(throttle: Throttle, clock: Clock) -> None:
