@@ -51,6 +51,8 @@ class Call(NamedTuple):
     stats: bool = False
     explain: bool = False
     shape: Shape = Shape()
+    #: The tables that it may read, in small letters (policy.folded); all, if it is None.
+    tables: frozenset[bytes] | None = None
     #: It has no option and wants JSON: what most calls are.
     is_plain: bool = False
     #: Under which its answer is kept, and what it is kept for; empty: it is not.

@@ -19,7 +19,7 @@ import orjson
 from landlockpy import Ruleset
 from setproctitle import setproctitle
 
-from sandbox import calls, frames, jail, leash, limits, receipts, refusal
+from sandbox import calls, frames, jail, leash, limits, policy, receipts, refusal
 from sandbox.answers import Answer
 from sandbox.engine import Engine, seed_randomness
 from sandbox.errors import FrameError
@@ -173,17 +173,20 @@ class _Cell:
 
     def _run(self, asked: Asked, sock: socket.socket, deadline: float) -> tuple[int, Answer]:
         try:
+            tables = _tables(asked)
             if asked.ask is Ask.SCHEMA:
-                return 200, self._engine.describe(asked.form, deadline)
+                return 200, self._engine.describe(asked.form, deadline, tables)
             if asked.ask is Ask.SIZE:
                 return 200, self._engine.measure(orjson.loads(asked.body), deadline)
             say = _Mouth(sock, deadline).say if asked.form in AS_THEY_COME else None
             if asked.ask is Ask.FILE and say:
+                if tables is not None:
+                    raise Refusal("not_authorized", "the token is for some tables, and this is all")
                 return 200, self._engine.copy_out(deadline, say)
             if asked.ask is Ask.TABLE:
                 table = calls.whole_table(asked.body.decode(), asked.form)
-                return 200, self._engine.run(table, deadline, say)
-            return 200, self._engine.run(_decode(asked), deadline, say)
+                return 200, self._engine.run(table._replace(tables=tables), deadline, say)
+            return 200, self._engine.run(_decode(asked, tables), deadline, say)
         except Refusal as refused:
             request_id = asked.request_id.hex()
             status, body = refusal.encode(refused, request_id)
@@ -199,8 +202,16 @@ class _Cell:
         return status, Answer(body)
 
 
-def _decode(asked: Asked) -> calls.Call:
+def _tables(asked: Asked) -> frozenset[bytes] | None:
+    """Return which tables may be read, None if all may."""
+    names = orjson.loads(asked.reach) if asked.reach else []
+    return policy.reach(names) if names else None
+
+
+def _decode(asked: Asked, tables: frozenset[bytes] | None) -> calls.Call:
     call = calls.decode(asked.body, asked.form)
+    if asked.reach:
+        call = call._replace(readonly=True, is_plain=False, tables=tables)
     if not asked.key or call.readonly:  # what changes nothing may be repeated
         return call
     fingerprint = receipts.fingerprint(asked.body, asked.form)

@@ -57,6 +57,8 @@ CODES = {
         Code("out_of_memory", 400, "invalid sql", "the query needs more memory than it may have"),
         Code("transaction_open", 400, "invalid sql", "the call ended between BEGIN and COMMIT"),
         Code("text_not_utf8", 400, "invalid sql", "a text value in the result is not UTF-8"),
+        Code("token_too_narrow", 403, "token too narrow", "it is for reading, or for some tables"),
+        Code("token_in_url", 403, "token in a url", "one for everything, where it may be seen"),
         Code("instance_not_found", 404, "instance not found", "the token is not one of ours"),
         Code("instance_expired", 404, "instance not found", "the token is ours, its time is over"),
         Code("invalid_http", 400, "invalid http", "what arrived is not an HTTP/1.1 request"),

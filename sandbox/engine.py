@@ -39,6 +39,8 @@ _VACUUM_RULES = _by_number(policy.VACUUM_RULES)
 _READ_ONLY_RULES = _by_number(policy.read_only(_NUMBERS))
 #: A file that somebody else has written to or cut off; all of it was there before the cell.
 _DAMAGED = (apsw.NotADBError, apsw.CorruptError, apsw.CantOpenError)
+#: Members of a refusal that say nothing but what the caller has sent.
+_OF_THE_TEXT = {"statement", "offset", "line", "column", "token", "sqlite_code", "set"}
 #: What shows the schema: a table, or the table form of a pragma.
 _SCHEMA = ("sqlite_master", "sqlite_schema", "dbstat", "pragma_")
 
@@ -137,7 +139,7 @@ class Engine:
         self._deadline = deadline
         self._denials.clear()
         statements = Statements(self._connection, call, deadline, self._denials, self._ours, say)
-        is_vacuum = policy.is_plain_vacuum(call.sql)
+        is_vacuum = not call.readonly and policy.is_plain_vacuum(call.sql)
         if call.is_plain and not self._keeps_receipts and not is_vacuum:
             return statements.run()
         with contextlib.ExitStack() as after:
@@ -149,14 +151,27 @@ class Engine:
                 self._is_explained = statements.is_explained
             if self._keeps_receipts:
                 statements.hides = lambda row: self._sees_schema and receipts.shows(row)
-            return statements.run()
+            if call.tables is None:
+                return statements.run()
+            try:
+                return statements.run()
+            except Refusal as refusal:  # what would mend it may be in another table
+                known = {
+                    name: refusal.fields[name] for name in refusal.fields.keys() & _OF_THE_TEXT
+                }
+                raise Refusal(refusal.code, refusal.detail, **known) from None
 
-    def describe(self, form: Form, deadline: float) -> Answer:
-        """Return what the database is made of. Raises Refusal."""
+    def describe(
+        self, form: Form, deadline: float, tables: frozenset[bytes] | None = None
+    ) -> Answer:
+        """Return what the database is made of, or these of its tables are. Raises Refusal."""
         with self._looking(deadline):
             if self._keeps_receipts:  # what FTS5 has prepared is prepared again, past the gate
                 self._connection.set_authorizer(self._authorize)
             found = schema.Described(self._look, deadline, apsw.Error).describe()
+        if tables is not None:
+            for kind in ("tables", "views"):
+                found[kind] = [one for one in found[kind] if policy.folded(one["name"]) in tables]
         if form is Form.MARKDOWN:
             return Answer(schema.as_markdown(found).encode())
         return Answer(orjson.dumps(found))
@@ -246,7 +261,10 @@ class Engine:
             after.callback(self._ours, "PRAGMA query_only=OFF")
             after.callback(self._set_rules, _RULES)
             self._ours("PRAGMA query_only=ON")
-            self._set_rules(_READ_ONLY_RULES)
+            rules = _READ_ONLY_RULES
+            if call.tables is not None:
+                rules = rules | _by_number(policy.within(call.tables))
+            self._set_rules(rules)
         if call.readonly or self._keeps_receipts:
             self._sees_schema = False
             # Statements that were prepared before are prepared again, past the rules of this call

@@ -23,9 +23,10 @@ from sandbox.errors import FrameError
 from sandbox.forms import Form
 
 HEADER = struct.Struct("!BI")
-#: timeout in milliseconds, flags, what is asked, form, request id, length of the key; the key (for
-#: safe retries) and the HTTP body follow.
-CALL_HEAD = struct.Struct("!IBBB16sB")
+#: timeout in milliseconds, flags, what is asked, form, request id, lengths of the key and of the
+#: reach; the key (for safe retries), the reach and the HTTP body follow. The reach is empty, or the
+#: call may only read: a JSON array of the tables, all if it has none.
+CALL_HEAD = struct.Struct("!IBBB16sBH")
 #: status, marks, microseconds it took; the last piece of the body follows.
 END_HEAD = struct.Struct("!HBI")
 
@@ -65,6 +66,7 @@ class Asked(NamedTuple):
     form: Form
     request_id: bytes
     key: bytes
+    reach: bytes
     body: bytes
 
 
@@ -135,21 +137,23 @@ def encode_call(
     ask: Ask = Ask.SQL,
     form: Form = Form.JSON,
     key: bytes = b"",
+    reach: bytes = b"",
 ) -> bytes:
     """Return the CALL frame for an HTTP body that the front desk has already checked."""
     flags = ANNOUNCE if announce else 0
-    head = CALL_HEAD.pack(timeout_ms, flags, ask, form, request_id, len(key))
-    return encode(Kind.CALL, head + key + body)
+    head = CALL_HEAD.pack(timeout_ms, flags, ask, form, request_id, len(key), len(reach))
+    return encode(Kind.CALL, head + key + reach + body)
 
 
 def decode_call(payload: bytes) -> Asked:
     """Return what a CALL says. Raises FrameError for one that says nothing we know."""
     if len(payload) < CALL_HEAD.size:
         raise FrameError(f"CALL frame of {len(payload)} bytes")
-    timeout_ms, flags, ask, form, request_id, length = CALL_HEAD.unpack_from(payload)
-    body_at = CALL_HEAD.size + length
+    timeout_ms, flags, ask, form, request_id, *lengths = CALL_HEAD.unpack_from(payload)
+    reach_at = CALL_HEAD.size + lengths[0]
+    body_at = reach_at + lengths[1]
     if body_at > len(payload):
-        raise FrameError(f"CALL frame with a key of {length} bytes and no room for it")
+        raise FrameError(f"CALL frame with {lengths} bytes before its body and no room for them")
     try:
         return Asked(
             timeout_ms,
@@ -157,7 +161,8 @@ def decode_call(payload: bytes) -> Asked:
             _ASKS[ask],
             _FORMS[form],
             request_id,
-            payload[CALL_HEAD.size : body_at],
+            payload[CALL_HEAD.size : reach_at],
+            payload[reach_at:body_at],
             payload[body_at:],
         )
     except KeyError as unknown:

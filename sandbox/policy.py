@@ -225,6 +225,42 @@ def read_only(actions: Iterable[str]) -> dict[str, Rule]:
     return rules | reading | {"SQLITE_PRAGMA": _read_only_pragma}
 
 
+def folded(name: str) -> bytes:
+    """Return a name as SQLite compares names: A to Z are a to z, and no other letters alike."""
+    return name.encode(errors="surrogatepass").lower()
+
+
+#: What FTS5 and R-Tree call the tables in which they keep one of theirs.
+_SHADOWS = "data idx content docsize config node rowid parent".split()
+
+
+def reach(tables: Iterable[str]) -> frozenset[bytes]:
+    """Return all that belongs to tables, in small letters, for `within`."""
+    names = [folded(table) for table in tables]
+    own = [name + b"_" + shadow.encode() for name in names for shadow in _SHADOWS]
+    return frozenset(names + own)
+
+
+def within(reached: frozenset[bytes]) -> dict[str, Rule]:
+    """Return the rules that keep a read-only call to some tables, beside those of `read_only`.
+
+    A view is reached if it is named and all that it reads is: what the authorizer is told of the
+    view in which a table is read may be the name of a caller's own WITH.
+    """
+    denial = Denial("not_authorized", "the token is for some tables, and this is beyond them")
+
+    def read(table: str | None, column: str | None) -> Denial | None:
+        return _read(table, column) if folded(table or "") in reached else denial
+
+    def pragma(name: str | None, value: str | None) -> Denial | None:
+        if (name or "").lower() == "data_version" and value is None:  # FTS5 asks for it
+            return None
+        shows = (name or "").lower() in ("table_info", "table_xinfo")
+        return None if shows and value and folded(value) in reached else denial
+
+    return {"SQLITE_READ": read, "SQLITE_PRAGMA": pragma}
+
+
 #: Why a call that is one transaction as a whole cannot have others.
 ALL_ONE = Denial(
     "not_authorized", "the call is one transaction as a whole: leave out BEGIN, COMMIT and ROLLBACK"

@@ -20,15 +20,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sandbox.client import AsyncClient
 from sandbox.notify import Notifier
 from sandbox.place import Place
-from walkin import keys
+from walkin import keys, paths
 from walkin.bodies import ClientDisconnect
 from walkin.crowd import Crowd
 from walkin.endpoints import Desk
-from walkin.envelope import TABLES, Envelope
+from walkin.envelope import Envelope
 from walkin.errors import Refused
 from walkin.export import Export
 from walkin.ledger import CALL, Ledger
 from walkin.metrics import Metrics, SideDoor
+from walkin.query import Query
 from walkin.reply import Reply, refusal
 from walkin.session import Session
 from walkin.settings import Settings
@@ -62,8 +63,10 @@ def build(
     desk = Desk(settings, seal, throttle, switchboard, status, ledger)
     session = Session(desk, settings)
     export = Export(desk)
+    query = Query(desk)
     operations: dict[str, dict[str, Act]] = {
-        "/sql": {"POST": desk.run_sql},
+        "/sql": {"GET": query.read, "POST": desk.run_sql},
+        "/sql.{form}": {"GET": query.read},
         "/schema": {"GET": desk.schema},
         "/session": {
             "GET": session.see,
@@ -72,8 +75,9 @@ def build(
             "DELETE": session.end,
         },
         "/session/fork": {"POST": session.fork},
+        "/session/tokens": {"POST": session.narrow},
         "/database": {"GET": export.database},
-        TABLES: {"GET": export.table},
+        "/tables/{name}": {"GET": export.table},
         "/healthz": {"GET": desk.health},
         "/readyz": {"GET": desk.ready},
         "/status": {"GET": desk.status},
@@ -98,7 +102,7 @@ def build(
     async def answer_routing(request: Request, error: Exception) -> Response:
         path = request.url.path
         if isinstance(error, HTTPException) and error.status_code == 405:  # noqa: PLR2004
-            methods = [*(operations.get(path) or operations[TABLES]), "OPTIONS"]
+            methods = [*operations[paths.named(path, operations)], "OPTIONS"]
             if "GET" in methods:
                 methods.insert(1, "HEAD")
             refused = Refused("method_not_allowed", headers={"Allow": ", ".join(methods)})

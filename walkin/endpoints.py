@@ -34,7 +34,7 @@ from walkin.settings import Settings
 from walkin.status import Status
 from walkin.switchboard import Switchboard
 from walkin.throttle import Throttle
-from walkin.tokens import Seal, TokenInvalid
+from walkin.tokens import Grant, Seal, TokenInvalid
 from walkin.turn import ROWS, Wanted
 
 log = logging.getLogger("walkin.front")
@@ -95,8 +95,7 @@ class Desk:
         bodies.check(body, form)
         wanted = Wanted(Ask.SQL, form, key) if form or key else ROWS
         if head.tokens:
-            call.instance = self.instance_of(head.tokens)
-            return await self.run(call, body, wanted, {})
+            return await self.run(call, body, self.admit(call, head.tokens, wanted), {})
         return await self.run(call, body, wanted, await self.create(call, client))
 
     async def create(self, call: Call, client: str, ttl_s: int | None = None) -> dict[str, str]:
@@ -115,8 +114,8 @@ class Desk:
         """GET /schema: the tables and all else that the token's database is made of."""
         call, head, _ = await self.begin(request)
         form = negotiation.choose(head.accept, offered=_SCHEMA_FORMS)
-        call.instance = self.instance_of(head.tokens)
-        return await self.run(call, b"", Wanted(Ask.SCHEMA, form), {})
+        wanted = self.admit(call, head.tokens, Wanted(Ask.SCHEMA, form))
+        return await self.run(call, b"", wanted, {})
 
     async def health(self, _: Request) -> Reply:
         """GET /healthz: the front desk is here."""
@@ -159,8 +158,26 @@ class Desk:
         await self.throttle.count_request(client, call.standing)
         return call, head, client
 
+    def admit(self, call: Call, tokens: list[str], wanted: Wanted) -> Wanted:
+        """Note the token's database as that of the call; return what is wanted within its grant.
+
+        Raises Refused (404).
+        """
+        grant = self.grant_of(tokens)
+        call.instance = grant.instance
+        if grant.tables is None:
+            return wanted
+        return wanted._replace(reach=orjson.dumps(grant.tables), until=grant.expires)
+
     def instance_of(self, tokens: list[str]) -> bytes:
-        """Return the database that the one token is for. Raises Refused (404)."""
+        """Return the database that the one token is good for in full. Raises Refused (404, 403)."""
+        grant = self.grant_of(tokens)
+        if grant.tables is not None:
+            raise Refused("token_too_narrow", "this takes the token that has made it")
+        return grant.instance
+
+    def grant_of(self, tokens: list[str]) -> Grant:
+        """Return what the one token is good for. Raises Refused (404)."""
         try:
             if len(tokens) != 1:
                 raise TokenInvalid

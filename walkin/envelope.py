@@ -13,6 +13,7 @@ from collections.abc import Container
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from walkin import paths
 from walkin.errors import Refused
 from walkin.ledger import CALL, Call, Ledger
 from walkin.reply import refusal
@@ -36,9 +37,6 @@ HEADERS = (
 )
 #: Milliseconds: until the call's turn, in its cell, in all (https://www.w3.org/TR/server-timing).
 _TIMES = b"queue;dur=%.2f, sql;dur=%.2f, total;dur=%.2f"
-#: Where tables are: the rest of the path is a name, which is nobody's business.
-TABLES = "/tables/{name}"
-_TABLES = "/tables/"
 
 
 class Envelope:
@@ -62,10 +60,7 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         request_id = scope[REQUEST_ID] = self._mine + next(self._numbers).to_bytes(8)
-        path = scope["path"]
-        if path not in self._paths:
-            path = TABLES if path.startswith(_TABLES) else "other"
-        call = scope[CALL] = Call(request_id, path)
+        call = scope[CALL] = Call(request_id, paths.named(scope["path"], self._paths))
         answer = _Answer(call, send, self._policy)
         try:
             await self._serve(scope, receive, answer)

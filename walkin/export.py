@@ -10,6 +10,7 @@ from sandbox.forms import FOR_ROWS, Form
 from sandbox.frames import Ask
 from walkin import negotiation
 from walkin.endpoints import Desk
+from walkin.errors import Refused
 from walkin.turn import Wanted
 
 _FILE = Wanted(Ask.FILE, Form.FILE)
@@ -25,12 +26,14 @@ class Export:
         """GET /tables/{name}: the rows of a table or view, in the form that `Accept` names."""
         call, head, _ = await self._desk.begin(request)
         form = negotiation.choose(head.accept, offered=FOR_ROWS)
-        call.instance = self._desk.instance_of(head.tokens)
+        wanted = self._desk.admit(call, head.tokens, Wanted(Ask.TABLE, form))
         name: str = request.path_params["name"]
-        return await self._desk.run(call, name.encode(), Wanted(Ask.TABLE, form), {})
+        return await self._desk.run(call, name.encode(), wanted, {})
 
     async def database(self, request: Request) -> Response:
         """GET /database: the database as a file that SQLite opens."""
         call, head, _ = await self._desk.begin(request)
-        call.instance = self._desk.instance_of(head.tokens)
-        return await self._desk.run(call, b"", _FILE, {}, head.known)
+        if self._desk.grant_of(head.tokens).tables:
+            raise Refused("token_too_narrow", "it is for some tables, and this is all of them")
+        wanted = self._desk.admit(call, head.tokens, _FILE)
+        return await self._desk.run(call, b"", wanted, {}, head.known)

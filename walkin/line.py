@@ -73,6 +73,11 @@ class Line(asyncio.Protocol):
         return self.left_s <= 0
 
     @property
+    def now(self) -> float:
+        """The time by the clock that databases live by, in Unix seconds."""
+        return self.expires - self.left_s
+
+    @property
     def left_s(self) -> float:
         """For how many seconds it is there yet."""
         return seconds_until(self._ends)
@@ -105,9 +110,16 @@ class Line(asyncio.Protocol):
             raise LineEnded
         if len(self._queue) >= QUEUE_MOST:
             raise NodeBusy("too many calls wait for this database")
-        ask, form, key = wanted
+        ask, form, key, reach, _ = wanted
         frame = frames.encode_call(
-            timeout_ms, request_id, body, announce=announce, ask=ask, form=form, key=key
+            timeout_ms,
+            request_id,
+            body,
+            announce=announce,
+            ask=ask,
+            form=form,
+            key=key,
+            reach=reach,
         )
         call = Turn(
             self._loop.create_future(),

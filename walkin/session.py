@@ -4,6 +4,7 @@ Runs in: front desk. One short coroutine for each method of /session.
 """
 
 import logging
+import math
 from typing import Any
 
 import orjson
@@ -18,6 +19,7 @@ from walkin.errors import Refused, busy
 from walkin.ledger import Call
 from walkin.reply import Reply
 from walkin.settings import Settings
+from walkin.tokens import Grant
 from walkin.turn import Wanted
 
 log = logging.getLogger("walkin.front")
@@ -50,7 +52,8 @@ class Session:
         headers = await self._desk.create(call, client, ttl_s)
         expires = int(headers["X-Walkin-Ttl"])
         _, left_s = await self._desk.switchboard.life(call.instance)
-        told = {"token": headers["X-Walkin-Session"], **_life(call.instance, expires, left_s)}
+        grant = Grant(call.instance)
+        told = {"token": headers["X-Walkin-Session"], **_life(grant, expires, left_s)}
         return Reply(201, orjson.dumps(told), headers)
 
     async def fork(self, request: Request) -> Response:
@@ -84,14 +87,43 @@ class Session:
     async def _fork(self, source: bytes, ttl_s: int | None) -> tuple[bytes, dict[str, Any]]:
         """Make one copy; return its id, and what its holder is told."""
         instance, expires, left_s = await self._desk.switchboard.fork(source, ttl_s)
-        told = {"token": self._desk.seal.issue(instance), **_life(instance, expires, left_s)}
-        return instance, told
+        life = _life(Grant(instance), expires, left_s)
+        return instance, {"token": self._desk.seal.issue(instance), **life}
 
     async def see(self, request: Request) -> Response:
         """GET /session: when it was made, when it ends, how large it is."""
         call, head, _ = await self._desk.begin(request)
+        grant = self._desk.grant_of(head.tokens)
+        call.instance = grant.instance
+        return await self._tell(call, grant)
+
+    async def narrow(self, request: Request) -> Response:
+        """POST /session/tokens: make a token for reading, which may be in a URL."""
+        call, head, _ = await self._desk.begin(request)
+        body = await bodies.receive(request)
+        call.received = len(body)
+        heads.check_type(head)
+        said = bodies.members(body, ("scope", "ttl_s", "tables"))
+        if said.get("scope") != "read":
+            raise Refused("invalid_option", '`scope` must be "read"', option="scope")
+        tables = said.get("tables", [])
+        ttl_s = said.get("ttl_s", self._most_s)
+        _check_whole("ttl_s", ttl_s, self._most_s)
+        if not isinstance(tables, list) or not all(isinstance(one, str) and one for one in tables):
+            raise Refused("invalid_option", "`tables` must be an array of names", option="tables")
         call.instance = self._desk.instance_of(head.tokens)
-        return await self._tell(call)
+        try:
+            ends, left_s = await self._desk.switchboard.life(call.instance)
+        except SandboxError as cause:
+            raise self._refusal(call, cause, "") from cause
+        # Rounded up, as the end of a database is, and never later than that.
+        expires = min(ends, math.ceil(ends - left_s + ttl_s))
+        grant = Grant(call.instance, tuple(tables), expires)
+        try:
+            token = self._desk.seal.narrow(grant)
+        except ValueError as cause:
+            raise Refused("invalid_option", f"`tables` has {cause}", option="tables") from None
+        return Reply(201, orjson.dumps({"token": token, **_life(grant, ends, left_s)}), {})
 
     async def change(self, request: Request) -> Response:
         """PATCH /session: have it end later, or at a given second."""
@@ -110,7 +142,7 @@ class Session:
             await self._desk.switchboard.change_end(call.instance, by=by, to=to)
         except SandboxError as cause:
             raise self._refusal(call, cause, option) from cause
-        return await self._tell(call)
+        return await self._tell(call, Grant(call.instance))
 
     async def end(self, request: Request) -> Response:
         """DELETE /session: end it now."""
@@ -122,13 +154,14 @@ class Session:
             raise self._refusal(call, cause, "") from cause
         return Response(status_code=204)
 
-    async def _tell(self, call: Call) -> Response:
+    async def _tell(self, call: Call, grant: Grant) -> Response:
         """Answer with what is known here; the cell adds how large the database is."""
         try:
-            known = _life(call.instance, *await self._desk.switchboard.life(call.instance))
+            known = _life(grant, *await self._desk.switchboard.life(grant.instance))
         except SandboxError as cause:
             raise self._refusal(call, cause, "") from cause
-        return await self._desk.run(call, orjson.dumps(known), _SIZE, {})
+        wanted = _SIZE._replace(until=grant.expires)
+        return await self._desk.run(call, orjson.dumps(known), wanted, {})
 
     def _refusal(self, call: Call, cause: SandboxError, option: str) -> Refused:
         if isinstance(cause, InstanceMissing):
@@ -145,14 +178,17 @@ class Session:
         return busy()
 
 
-def _life(instance: bytes, expires: int, left_s: float) -> dict[str, Any]:
-    return {
+def _life(grant: Grant, expires: int, left_s: float) -> dict[str, Any]:
+    """Return what a token's holder is told, of a database that ends in so many seconds."""
+    sooner_s = max(0, expires - grant.expires) if grant.expires else 0
+    life = {
         # The first 48 bits of the id (RFC 9562, section 5.7).
-        "created": int.from_bytes(instance[:6]) // 1000,
-        "expires": expires,
-        "seconds_left": int(left_s),
-        "scope": "full",
+        "created": int.from_bytes(grant.instance[:6]) // 1000,
+        "expires": expires - sooner_s,
+        "seconds_left": max(0, int(left_s - sooner_s)),
+        "scope": grant.scope,
     }
+    return life | {"only_tables": grant.tables} if grant.tables else life
 
 
 def _check_whole(option: str, value: Any, most: int) -> None:

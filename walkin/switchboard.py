@@ -74,6 +74,8 @@ class Switchboard:
         """Run one call on a database. Raises InstanceMissing, NodeBusy, CellTimeout, CellLost..."""
         for _ in range(_OPEN_TRIES):
             line = await self._line(instance)
+            if wanted.until and line.now >= wanted.until:
+                raise InstanceMissing
             self._used.add(instance)
             try:
                 return await line.call(

@@ -3,10 +3,12 @@
 Runs in: front desk.
 
     wkn_ base64url( UUIDv7 (16 bytes) ‖ nonce (32) ‖ HMAC-SHA256 (32) ), unpadded
+    wkr_ base64url( UUIDv7 (16 bytes) ‖ Unix second (8) ‖ JSON array of tables ‖ HMAC-SHA256 (32) )
 
-Sixteen and thirty-two bytes are 64 characters exactly and the MAC is the 43 after them, so the
-signature is itsdangerous' own text. Its last character has two spare bits: only the canonical
-spelling is accepted.
+The first is good for everything, the second for reading, until that second, and of those tables if
+there are any; its JSON has spaces behind it that make all before the MAC a multiple of three bytes.
+So the MAC is the last 43 characters of both, and the signature is itsdangerous' own text. Its last
+character has two spare bits: only the canonical spelling is accepted.
 """
 
 import functools
@@ -14,21 +16,42 @@ import hashlib
 import os
 import re
 import time
+from typing import NamedTuple
 
+import orjson
 from itsdangerous import Signer
 from itsdangerous.encoding import base64_decode, base64_encode
 
 from walkin.settings import Secret
 
 PREFIX = "wkn_"
+READ_PREFIX = "wkr_"
 _ID_BYTES = 16
 _NONCE_BYTES = 32
-_BODY_CHARACTERS = 64
+_MAC_CHARACTERS = 43
+_SECOND_BYTES = 8
+#: So long may the names of the tables be in one token, as JSON.
+MOST_TABLES_BYTES = 1024
 #: Good tokens that are known again without work, some 400 bytes each.
 _REMEMBERED = 10_000
-_TOKEN = re.compile(r"wkn_[A-Za-z0-9_-]{107}")
+_TOKEN = re.compile(r"wkn_[A-Za-z0-9_-]{107}|wkr_(?:[A-Za-z0-9_-]{4}){9,360}[A-Za-z0-9_-]{43}")
 #: One purpose for each kind of token, so that none stands in for another.
-_PURPOSE = b"walkin.session.full"
+_PURPOSES = {PREFIX: b"walkin.session.full", READ_PREFIX: b"walkin.session.read"}
+
+
+class Grant(NamedTuple):
+    """What a token is good for: all that can be done with a database, or reading it."""
+
+    instance: bytes
+    #: Which tables may be read, all if there are none. None: not only reading, everything.
+    tables: tuple[str, ...] | None = None
+    #: From this Unix second on it is good for nothing; 0: as long as the database is there.
+    expires: int = 0
+
+    @property
+    def scope(self) -> str:
+        """The name of it."""
+        return "full" if self.tables is None else "read"
 
 
 class TokenInvalid(Exception):  # noqa: N818
@@ -43,23 +66,43 @@ class Seal:
 
     def change_keys(self, keys: tuple[Secret, ...]) -> None:
         """Sign and verify with other keys from now on."""
-        self._signer = Signer(
-            [key.reveal() for key in keys],
-            salt=_PURPOSE,
-            key_derivation="hmac",
-            digest_method=hashlib.sha256,
-        )
-        self._keys = [self._signer.derive_key(key) for key in self._signer.secret_keys]
+        self._signers = {
+            prefix: Signer(
+                [key.reveal() for key in keys],
+                salt=purpose,
+                key_derivation="hmac",
+                digest_method=hashlib.sha256,
+            )
+            for prefix, purpose in _PURPOSES.items()
+        }
+        self._keys = {
+            prefix: [signer.derive_key(key) for key in signer.secret_keys]
+            for prefix, signer in self._signers.items()
+        }
         #: Tokens are called again and again; one that was found good stays good.
         self.verify = functools.lru_cache(_REMEMBERED)(self._verify)
 
     def issue(self, instance: bytes) -> str:
         """Return a new token for an instance id (16 bytes)."""
-        body = base64_encode(instance + os.urandom(_NONCE_BYTES))
-        return PREFIX + (body + self._signer.get_signature(body)).decode()
+        return self._sign(PREFIX, instance + os.urandom(_NONCE_BYTES))
 
-    def _verify(self, token: str) -> bytes:
-        """Return the instance id. Raises TokenInvalid, whatever was wrong with the token.
+    def narrow(self, grant: Grant) -> str:
+        """Return a token for a grant that is not everything.
+
+        Raises ValueError where the names of its tables are too long for one.
+        """
+        names = orjson.dumps(grant.tables)
+        if len(names) > MOST_TABLES_BYTES:
+            raise ValueError("too many names, or too long ones")
+        body = grant.instance + grant.expires.to_bytes(_SECOND_BYTES) + names
+        return self._sign(READ_PREFIX, body + b" " * (-len(body) % 3))
+
+    def _sign(self, prefix: str, body: bytes) -> str:
+        text = base64_encode(body)
+        return prefix + (text + self._signers[prefix].get_signature(text)).decode()
+
+    def _verify(self, token: str) -> Grant:
+        """Return what a token is good for. Raises TokenInvalid, whatever was wrong with it.
 
         Called as `verify`, which remembers what was found good and nothing else. Every key is
         tried on every token, also behind the one that matched, and compared in constant time
@@ -69,14 +112,20 @@ class Seal:
         """
         if not _TOKEN.fullmatch(token):
             raise TokenInvalid
-        text = token[len(PREFIX) :].encode()
-        body, signature = text[:_BODY_CHARACTERS], text[_BODY_CHARACTERS:]
+        prefix, text = token[: len(PREFIX)], token[len(PREFIX) :].encode()
+        body, signature = text[:-_MAC_CHARACTERS], text[-_MAC_CHARACTERS:]
         mac = base64_decode(signature)
-        matches = [self._signer.algorithm.verify_signature(key, body, mac) for key in self._keys]
+        verify = self._signers[prefix].algorithm.verify_signature
+        matches = [verify(key, body, mac) for key in self._keys[prefix]]
         # The spelling is the caller's own and no secret: it may be compared as it comes.
         if not any(matches) or base64_encode(mac) != signature:
             raise TokenInvalid
-        return base64_decode(body)[:_ID_BYTES]
+        said = base64_decode(body)
+        instance, rest = said[:_ID_BYTES], said[_ID_BYTES:]
+        if prefix == PREFIX:
+            return Grant(instance)
+        names = orjson.loads(rest[_SECOND_BYTES:])
+        return Grant(instance, tuple(names), int.from_bytes(rest[:_SECOND_BYTES]))
 
 
 def new_instance_id() -> bytes:

@@ -21,11 +21,16 @@ _CRUMB_BYTES = 1024
 
 
 class Wanted(NamedTuple):
-    """What is asked of a cell beside the body: what for, the answer's form, a key or none."""
+    """What is asked of a cell beside the body: what for, the answer's form, a key or none.
+
+    `reach` is what it may only read (frames.py), `until` the Unix second from which not even that.
+    """
 
     ask: Ask = Ask.SQL
     form: Form = Form.JSON
     key: bytes = b""
+    reach: bytes = b""
+    until: int = 0
 
 
 #: What most calls want.

@@ -373,10 +373,11 @@ def test_a_path_that_is_not_there_is_not_found(client: Client, method: str, path
 @pytest.mark.parametrize(
     ("path", "method", "allow"),
     [
-        ("/sql", "GET", "POST, OPTIONS"),
-        ("/sql", "PUT", "POST, OPTIONS"),
-        ("/sql", "PATCH", "POST, OPTIONS"),
-        ("/sql", "DELETE", "POST, OPTIONS"),
+        ("/sql", "PUT", "GET, HEAD, POST, OPTIONS"),
+        ("/sql", "PATCH", "GET, HEAD, POST, OPTIONS"),
+        ("/sql", "DELETE", "GET, HEAD, POST, OPTIONS"),
+        ("/sql.csv", "POST", "GET, HEAD, OPTIONS"),
+        ("/session/fork", "GET", "POST, OPTIONS"),
         ("/healthz", "POST", "GET, HEAD, OPTIONS"),
         ("/openapi.json", "PUT", "GET, HEAD, OPTIONS"),
     ],
@@ -504,10 +505,29 @@ def test_who_comes_when_too_many_wait_is_told_to_come_back(strict: Service) -> N
 
 # --- the table ---
 
+
+def test_a_token_for_reading_is_too_narrow_for_all_else(client: Client) -> None:
+    client.sql("SELECT 1")
+    headers = {"X-Walkin-Session": client.token or ""}
+    made = client.http.post("/session/tokens", json={"scope": "read"}, headers=headers)
+    headers["X-Walkin-Session"] = made.json()["token"]
+    assert_error(client.http.delete("/session", headers=headers), "token_too_narrow")
+
+
+def test_a_full_token_may_not_be_in_a_url(client: Client) -> None:
+    client.sql("SELECT 1")
+    parameters = {"sql": "SELECT 1", "token": client.token or ""}
+    refused = client.http.get("/sql", params=parameters)
+    assert_error(refused, "token_in_url")
+    assert parameters["token"] not in refused.text
+
+
 PROVOKED: dict[str, Callable[..., None]] = {
     **dict.fromkeys(BODIES, test_a_body_that_cannot_be_served_is_refused_in_the_one_shape),
     "instance_not_found": test_a_token_that_is_not_ours_is_not_found,
     "instance_expired": test_a_token_whose_time_is_over_says_so_in_the_code_alone,
+    "token_too_narrow": test_a_token_for_reading_is_too_narrow_for_all_else,
+    "token_in_url": test_a_full_token_may_not_be_in_a_url,
     "path_not_found": test_a_path_that_is_not_there_is_not_found,
     "method_not_allowed": test_a_method_that_a_path_does_not_have_is_refused_with_those_it_has,
     "not_acceptable": test_a_form_that_there_is_not_is_refused_with_those_there_are,

@@ -38,6 +38,8 @@ PATHS = [
     "/schema",
     "/session",
     "/session/fork",
+    "/session/tokens",
+    "/sql.csv",
     "/database",
     "/tables/t",
     "/healthz",
@@ -74,8 +76,10 @@ def databases(place: Place) -> set[str]:
         ("POST", "/sql", b'{"sql": "SELEC"}', 400),
         ("POST", "/sql", b"", 400),
         ("POST", "/sql", b" " * (MAX_BODY_BYTES + 1), 413),
-        ("GET", "/sql", None, 405),
-        ("HEAD", "/sql", None, 405),
+        ("GET", "/sql", None, 400),
+        ("HEAD", "/sql", None, 400),
+        ("PUT", "/sql", None, 405),
+        ("GET", "/sql.csv?sql=SELECT+1", None, 404),
         ("OPTIONS", "/sql", None, 204),
         ("GET", "/schema", None, 404),
         ("POST", "/schema", None, 405),
@@ -145,7 +149,7 @@ def test_head_of_a_schema_has_the_headers_of_get_and_no_body(client: Client) -> 
 @pytest.mark.parametrize("path", ["/sql", "/schema", "/nope"])
 def test_an_error_to_head_has_no_body_either(raw: Raw, path: str) -> None:
     raw.send(f"HEAD {path} HTTP/1.1\r\nHost: walkin\r\n\r\n".encode())
-    assert raw.answer(has_body=False).status in (404, 405)
+    assert raw.answer(has_body=False).status in (400, 404)
     raw.send(request())
     assert raw.answer().status == 200
 

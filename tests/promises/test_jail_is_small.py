@@ -37,7 +37,7 @@ _AFTER_THE_FORK = [
     "frames",
     "errors",
 ]
-_MOST_LINES = 2620
+_MOST_LINES = 2700
 #: What the wall is made of: whoever takes a cell over from SQL has the rest already.
 _WALL = ("cell", "jail", "limits", "kernel", "leash", "descriptors", "frames", "errors")
 _MOST_LINES_OF_THE_WALL = 600

@@ -151,6 +151,7 @@ def test_both_directions_together_know_every_kind_and_share_none() -> None:
     ask=st.sampled_from(Ask),
     form=st.sampled_from(Form),
     key=st.binary(max_size=255),
+    reach=st.binary(max_size=2000),
 )
 def test_a_call_carries_what_is_asked(
     timeout_ms: int,
@@ -160,18 +161,24 @@ def test_a_call_carries_what_is_asked(
     ask: Ask,
     form: Form,
     key: bytes,
+    reach: bytes,
 ) -> None:
     frame = frames.encode_call(
-        timeout_ms, request, body, announce=announce, ask=ask, form=form, key=key
+        timeout_ms, request, body, announce=announce, ask=ask, form=form, key=key, reach=reach
     )
     ((kind, payload),) = Decoder(frames.TO_CELL).feed(frame)
     assert kind is Kind.CALL
-    assert frames.decode_call(payload) == (timeout_ms, announce, ask, form, request, key, body)
+    asked = (timeout_ms, announce, ask, form, request, key, reach, body)
+    assert frames.decode_call(payload) == asked
 
 
-@pytest.mark.parametrize(("ask", "form", "length"), [(9, 0, 0), (0, 9, 0), (0, 0, 4)])
-def test_a_call_that_asks_for_nothing_known_is_an_error(ask: int, form: int, length: int) -> None:
-    payload = frames.CALL_HEAD.pack(1, 0, ask, form, bytes(16), length) + b"key"
+@pytest.mark.parametrize(
+    ("ask", "form", "key", "reach"), [(9, 0, 0, 0), (0, 9, 0, 0), (0, 0, 4, 0), (0, 0, 1, 3)]
+)
+def test_a_call_that_asks_for_nothing_known_is_an_error(
+    ask: int, form: int, key: int, reach: int
+) -> None:
+    payload = frames.CALL_HEAD.pack(1, 0, ask, form, bytes(16), key, reach) + b"key"
     with pytest.raises(FrameError):
         frames.decode_call(payload)
 

@@ -97,16 +97,21 @@ def test_an_unknown_path_is_a_404_in_the_error_shape(ask: Ask, method: str, path
     assert code(response) == "path_not_found"
 
 
+SQL = "GET, HEAD, POST, OPTIONS"
+
+
 @pytest.mark.parametrize(
     ("path", "method", "allow"),
     [
-        *(("/sql", method, "POST, OPTIONS") for method in ("GET", "PUT", "DELETE", "PATCH")),
+        *(("/sql", method, SQL) for method in ("PUT", "DELETE", "PATCH")),
+        ("/sql.csv", "POST", "GET, HEAD, OPTIONS"),
+        ("/tables/t", "POST", "GET, HEAD, OPTIONS"),
         *(("/healthz", method, "GET, HEAD, OPTIONS") for method in ("POST", "PUT", "DELETE")),
         ("/status", "POST", "GET, HEAD, OPTIONS"),
         ("/openapi.json", "POST", "GET, HEAD, OPTIONS"),
-        ("/sql", "INVENTED", "POST, OPTIONS"),
-        ("/s%71l", "PUT", "POST, OPTIONS"),
-        ("/sql?x=1", "PUT", "POST, OPTIONS"),
+        ("/sql", "INVENTED", SQL),
+        ("/s%71l", "PUT", SQL),
+        ("/sql?x=1", "PUT", SQL),
     ],
 )
 def test_another_method_is_a_405_that_says_what_is_allowed(

@@ -129,7 +129,9 @@ def test_the_first_answer_brings_the_token_and_the_time_of_deletion(
             assert (response.status_code, response.content) == (200, b'{"rows_affected":0}')
             assert response.headers["content-type"] == "application/json"
             (asked,) = at.zygote.asked
-            assert Seal(KEYS).verify(response.headers["x-walkin-session"]) == asked.instance
+            assert (
+                Seal(KEYS).verify(response.headers["x-walkin-session"]).instance == asked.instance
+            )
             assert asked.amount == 100
             assert before + 100 <= int(response.headers["x-walkin-ttl"]) <= time.time() + 101
 

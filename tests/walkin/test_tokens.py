@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from itsdangerous import signer
 
 from walkin.settings import Secret
-from walkin.tokens import Seal, TokenInvalid, new_instance_id
+from walkin.tokens import Grant, Seal, TokenInvalid, new_instance_id
 
 ALPHABET = string.ascii_letters + string.digits + "-_"
 OLD, NEW, OTHER = (Secret(letter * 40) for letter in "ano")
@@ -74,7 +74,7 @@ def test_the_nonce_is_new_every_time() -> None:
 
 @given(st.binary(min_size=16, max_size=16))
 def test_an_issued_token_gives_its_id_back(instance: bytes) -> None:
-    assert SEAL.verify(SEAL.issue(instance)) == instance
+    assert SEAL.verify(SEAL.issue(instance)).instance == instance
 
 
 # --- nothing else verifies ---
@@ -209,19 +209,19 @@ def test_a_mac_made_with_the_key_itself_does_not_verify() -> None:
 
 def test_the_last_key_signs() -> None:
     token = Seal((OLD, NEW)).issue(INSTANCE)
-    assert Seal((NEW,)).verify(token) == INSTANCE
+    assert Seal((NEW,)).verify(token).instance == INSTANCE
     assert refused(token, Seal((OLD,)))
 
 
 @pytest.mark.parametrize("signing", [OLD, NEW, OTHER])
 def test_every_key_verifies(signing: Secret) -> None:
     token = Seal((signing,)).issue(INSTANCE)
-    assert Seal((OLD, NEW, OTHER)).verify(token) == INSTANCE
+    assert Seal((OLD, NEW, OTHER)).verify(token).instance == INSTANCE
 
 
 def test_a_removed_key_no_longer_verifies() -> None:
     token = Seal((OLD,)).issue(INSTANCE)
-    assert Seal((OLD, NEW)).verify(token) == INSTANCE
+    assert Seal((OLD, NEW)).verify(token).instance == INSTANCE
     assert refused(token, Seal((NEW,)))
 
 
@@ -307,3 +307,57 @@ def test_every_random_bit_of_an_id_is_random(monkeypatch: pytest.MonkeyPatch) ->
     zeros = new_instance_id()
     differing = int.from_bytes(ones[6:], "big") ^ int.from_bytes(zeros[6:], "big")
     assert differing.bit_count() == 80 - 4 - 2
+
+
+# --- narrowed ---
+
+READING = Grant(INSTANCE, ("a", "b"), 1_800_000_000)
+
+
+@pytest.mark.parametrize("tables", [(), ("a",), ("a", "b"), ("\u00fc \"'\n", "x" * 900)])
+def test_a_narrowed_token_says_what_it_was_made_for(tables: tuple[str, ...]) -> None:
+    grant = READING._replace(tables=tables)
+    token = SEAL.narrow(grant)
+    assert SEAL.verify(token) == grant
+    assert (token[:4], grant.scope) == ("wkr_", "read")
+    assert set(token) <= set(ALPHABET), "it may stand in a URL"
+
+
+def test_a_full_token_says_so() -> None:
+    grant = SEAL.verify(TOKEN)
+    assert (grant, grant.scope) == (Grant(INSTANCE, None, 0), "full")
+
+
+def test_too_many_names_make_no_token() -> None:
+    SEAL.narrow(READING._replace(tables=("x" * 1020,)))
+    with pytest.raises(ValueError, match="too long"):
+        SEAL.narrow(READING._replace(tables=("x" * 1021,)))
+
+
+def test_no_kind_of_token_stands_in_for_another() -> None:
+    narrow = SEAL.narrow(READING._replace(tables=("ab" * 5,)))
+    same_length = SEAL.narrow(READING._replace(tables=("x" * 20,)))
+    assert len(same_length) == len(TOKEN), "or only its length would tell"
+    for token in (TOKEN, narrow, same_length):
+        other = "wkr_" if token.startswith("wkn_") else "wkn_"
+        assert refused(other + token[4:])
+
+
+@given(at=st.integers(4, len(SEAL.narrow(READING)) - 1), letter=st.sampled_from(ALPHABET))
+def test_a_narrowed_token_changed_anywhere_is_refused(at: int, letter: str) -> None:
+    token = SEAL.narrow(READING)
+    assume(token[at] != letter)
+    assert refused(token[:at] + letter + token[at + 1 :])
+
+
+@given(cut=st.integers(0, 60))
+def test_a_narrowed_token_cut_or_lengthened_is_refused(cut: int) -> None:
+    token = SEAL.narrow(READING)
+    assert refused(token[: -cut - 1])
+    assert refused(token[:4] + token[4 + cut + 1 :])
+    assert refused(token + "A" * (cut + 1))
+
+
+def test_another_key_refuses_a_narrowed_token() -> None:
+    assert refused(SEAL.narrow(READING), Seal((OLD,)))
+    assert Seal((OLD, NEW)).verify(SEAL.narrow(READING)) == READING
