@@ -18,10 +18,10 @@ from setproctitle import setproctitle
 
 from sandbox import clock, jail, logs, settings
 from sandbox.control import Op
-from sandbox.engine import blank_database
 from sandbox.errors import NodeBusy, WallError
 from sandbox.notify import Notifier
 from sandbox.place import Place
+from sandbox.sqlite import blank_database
 from sandbox.zygote import Zygote
 
 #: Exit statuses that a starter must not answer with another start.

@@ -21,7 +21,7 @@ from setproctitle import setproctitle
 
 from sandbox import calls, frames, jail, leash, limits, policy, receipts, refusal
 from sandbox.answers import Answer
-from sandbox.engine import Engine, seed_randomness
+from sandbox.engine import Engine
 from sandbox.errors import FrameError
 from sandbox.forms import AS_THEY_COME
 from sandbox.frames import Ask, Asked, Decoder, Kind
@@ -29,6 +29,7 @@ from sandbox.jail import Walls
 from sandbox.leash import Order, Report
 from sandbox.place import DATABASE, Place
 from sandbox.refusal import Refusal
+from sandbox.sqlite import seed_randomness
 
 #: From the deadline on SQLite has this long to come back by itself, then the kernel ends us.
 GRACE_S = 0.2
@@ -76,6 +77,31 @@ class _Line:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.decoder = Decoder(frames.TO_CELL)
+        #: A call of which more is to come, and what has come of that.
+        self._call: Asked | None = None
+        self._attached = bytearray()
+
+    def take(self, kind: Kind, payload: bytes) -> tuple[Asked, bytes] | None:
+        """Take a frame; return a call and what is attached to it once both are here.
+
+        Raises FrameError.
+        """
+        if (kind is Kind.CALL) is (self._call is not None):
+            raise FrameError(f"{kind.name} frame out of turn")
+        if self._call is None:
+            asked = frames.decode_call(payload)
+            if not asked.attached:
+                return asked, b""
+            self._call = asked
+        elif payload:
+            self._attached += payload
+            if len(self._attached) > frames.MAX_ATTACHED_BYTES:
+                raise FrameError("what is attached has no end")
+        else:
+            whole = self._call, bytes(self._attached)
+            self._call, self._attached = None, bytearray()
+            return whole
+        return None
 
 
 class _Cell:
@@ -139,13 +165,13 @@ class _Cell:
             data = line.sock.recv(_RECEIVE_BYTES)
             if not data:
                 raise FrameError("the front desk hung up")
-            for _, payload in line.decoder.feed(data):
-                self._answer(line, payload)
+            for frame in line.decoder.feed(data):
+                if whole := line.take(*frame):
+                    self._answer(line, *whole)
         except (OSError, FrameError):
             self._drop(line)
 
-    def _answer(self, line: _Line, payload: bytes) -> None:
-        asked = frames.decode_call(payload)
+    def _answer(self, line: _Line, asked: Asked, attached: bytes) -> None:
         if asked.announce:
             _require_asker(line.sock)
             line.sock.sendall(frames.encode(Kind.STARTED))
@@ -155,7 +181,7 @@ class _Cell:
         signal.setitimer(signal.ITIMER_REAL, timeout_s + GRACE_S)
         try:
             try:
-                status, answer = self._run(asked, line.sock, began + timeout_s)
+                status, answer = self._run(asked, attached, line.sock, began + timeout_s)
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
             took_us = int((time.monotonic() - began) * 1_000_000)
@@ -171,22 +197,13 @@ class _Cell:
             self._retire()
             raise
 
-    def _run(self, asked: Asked, sock: socket.socket, deadline: float) -> tuple[int, Answer]:
+    def _run(
+        self, asked: Asked, attached: bytes, sock: socket.socket, deadline: float
+    ) -> tuple[int, Answer]:
         try:
-            tables = _tables(asked)
-            if asked.ask is Ask.SCHEMA:
-                return 200, self._engine.describe(asked.form, deadline, tables)
-            if asked.ask is Ask.SIZE:
-                return 200, self._engine.measure(orjson.loads(asked.body), deadline)
-            say = _Mouth(sock, deadline).say if asked.form in AS_THEY_COME else None
-            if asked.ask is Ask.FILE and say:
-                if tables is not None:
-                    raise Refusal("not_authorized", "the token is for some tables, and this is all")
-                return 200, self._engine.copy_out(deadline, say)
-            if asked.ask is Ask.TABLE:
-                table = calls.whole_table(asked.body.decode(), asked.form)
-                return 200, self._engine.run(table._replace(tables=tables), deadline, say)
-            return 200, self._engine.run(_decode(asked, tables), deadline, say)
+            if asked.attached:
+                return 200, self._fill(asked, attached, deadline)
+            return 200, self._ask(asked, sock, deadline)
         except Refusal as refused:
             request_id = asked.request_id.hex()
             status, body = refusal.encode(refused, request_id)
@@ -200,6 +217,31 @@ class _Cell:
             _report_fault(self._own, request_id)
             status, body = refusal.encode(Refusal("internal"), request_id)
         return status, Answer(body)
+
+    def _fill(self, asked: Asked, attached: bytes, deadline: float) -> Answer:
+        if asked.reach:
+            raise Refusal("read_only", "the token is for reading")
+        if asked.ask is Ask.LOAD:
+            return self._engine.load(attached, deadline)
+        if asked.ask is Ask.SCRIPT:
+            return self._engine.run_script(attached, deadline)
+        return self._engine.add_rows(orjson.loads(asked.body), attached, deadline)
+
+    def _ask(self, asked: Asked, sock: socket.socket, deadline: float) -> Answer:
+        tables = _tables(asked)
+        if asked.ask is Ask.SCHEMA:
+            return self._engine.describe(asked.form, deadline, tables)
+        if asked.ask is Ask.SIZE:
+            return self._engine.measure(orjson.loads(asked.body), deadline)
+        say = _Mouth(sock, deadline).say if asked.form in AS_THEY_COME else None
+        if asked.ask is Ask.FILE and say:
+            if tables is not None:
+                raise Refusal("not_authorized", "the token is for some tables, and this is all")
+            return self._engine.copy_out(deadline, say)
+        if asked.ask is Ask.TABLE:
+            table = calls.whole_table(asked.body.decode(), asked.form)
+            return self._engine.run(table._replace(tables=tables), deadline, say)
+        return self._engine.run(_decode(asked, tables), deadline, say)
 
 
 def _tables(asked: Asked) -> frozenset[bytes] | None:

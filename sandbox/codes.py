@@ -42,6 +42,8 @@ CODES = {
         Code("unknown_field", 400, "unknown field", "the body has a member that is not known"),
         Code("invalid_option", 400, "invalid option", "a member of the body has a wrong value"),
         Code("invalid_args", 400, "invalid args", "`args` cannot be bound to the statement"),
+        Code("invalid_rows", 400, "invalid rows", "the rows cannot be read; see `line`"),
+        Code("invalid_database", 400, "invalid database", "the file is none, or not a sound one"),
         Code("forbidden_keyword", 400, "forbidden sql keyword", "the blocklist or the authorizer"),
         Code("read_only", 400, "invalid sql", "a read-only call would change something"),
         Code("not_authorized", 400, "invalid sql", "something that is kept fixed or closed"),

@@ -1,7 +1,7 @@
 """The bench: one SQLite file, opened inside the jail, run under limits and a deadline.
 
-Runs in: cells (`blank_database` in the zygote). What SQL may do and how much of it is written down
-in policy.py; what a call does with its statements, in statements.py.
+Runs in: cells. What SQL may do and how much of it is written down in policy.py; what a call does
+with its statements, in statements.py; what comes in from outside, in intake.py.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from typing import Any
 import apsw
 import orjson
 
-from sandbox import blocklist, frames, policy, receipts, schema
+from sandbox import blocklist, frames, intake, policy, receipts, schema
 from sandbox.answers import Answer
 from sandbox.calls import Call
 from sandbox.failures import code_name
@@ -36,6 +36,7 @@ def _by_number(rules: dict[str, policy.Rule]) -> dict[int, policy.Rule]:
 
 _RULES = _by_number(policy.RULES)
 _VACUUM_RULES = _by_number(policy.VACUUM_RULES)
+_SCRIPT_RULES = _by_number(policy.SCRIPT_RULES)
 _READ_ONLY_RULES = _by_number(policy.read_only(_NUMBERS))
 #: A file that somebody else has written to or cut off; all of it was there before the cell.
 _DAMAGED = (apsw.NotADBError, apsw.CorruptError, apsw.CantOpenError)
@@ -43,34 +44,6 @@ _DAMAGED = (apsw.NotADBError, apsw.CorruptError, apsw.CantOpenError)
 _OF_THE_TEXT = {"statement", "offset", "line", "column", "token", "sqlite_code", "set"}
 #: What shows the schema: a table, or the table form of a pragma.
 _SCHEMA = ("sqlite_master", "sqlite_schema", "dbstat", "pragma_")
-
-
-def blank_database() -> bytes:
-    """Return an empty database file that is in WAL mode already.
-
-    Bytes 18 and 19 of the header are the file format versions; 2 means WAL
-    (https://www.sqlite.org/fileformat2.html#file_format_version_numbers). Made once in the
-    zygote, it saves each new database the switch and the rollback journal that it takes.
-    """
-    connection = apsw.Connection(":memory:")
-    try:
-        connection.execute("PRAGMA page_size=4096; PRAGMA user_version=1; PRAGMA user_version=0")
-        image = bytearray(connection.serialize("main"))
-    finally:
-        connection.close()
-    image[18:20] = b"\x02\x02"
-    return bytes(image)
-
-
-def versions() -> dict[str, str]:
-    """Return which SQLite runs the statements, and which binding."""
-    return {"sqlite": apsw.sqlite_lib_version(), "apsw": apsw.apsw_version()}
-
-
-def seed_randomness() -> None:
-    """Draw SQLite's random seed now: it comes from /dev/urandom, which the jail closes."""
-    apsw.randomness(0)
-    apsw.randomness(1)
 
 
 class Engine:
@@ -103,16 +76,20 @@ class Engine:
         if not Path(self._file).stat().st_size:  # it never was empty
             raise apsw.exception_for(apsw.SQLITE_NOTADB)
         connection = apsw.Connection(self._file, flags=apsw.SQLITE_OPEN_READWRITE)
+        self._close_doors(connection, policy.PRAGMAS)
+        self._keeps_receipts = connection.table_exists("main", receipts.TABLE)
+        return connection
+
+    def _close_doors(self, connection: apsw.Connection, pragmas: str = "") -> None:
+        """Let a connection do what policy.py lets it do, and no more."""
         for switch, on in policy.SWITCHES.items():
             connection.config(getattr(apsw, f"SQLITE_DBCONFIG_{switch}"), on)
         connection.drop_modules(sorted(policy.MODULES))
-        connection.execute(policy.PRAGMAS).fetchall()
-        self._keeps_receipts = connection.table_exists("main", receipts.TABLE)
+        connection.execute(pragmas).fetchall()
         for limit, value in policy.LIMITS.items():
             connection.limit(getattr(apsw, f"SQLITE_LIMIT_{limit}"), value)
         connection.set_authorizer(self._authorize)
         connection.set_progress_handler(self._is_late, policy.PROGRESS_STEPS)
-        return connection
 
     def close(self) -> None:
         """Fold the WAL into the file, empty it (the jail keeps it from being removed), close."""
@@ -170,8 +147,7 @@ class Engine:
                 self._connection.set_authorizer(self._authorize)
             found = schema.Described(self._look, deadline, apsw.Error).describe()
         if tables is not None:
-            for kind in ("tables", "views"):
-                found[kind] = [one for one in found[kind] if policy.folded(one["name"]) in tables]
+            found = schema.only(found, lambda name: policy.folded(name) in tables)
         if form is Form.MARKDOWN:
             return Answer(schema.as_markdown(found).encode())
         return Answer(orjson.dumps(found))
@@ -208,6 +184,58 @@ class Engine:
             for piece in self._pieces(length):
                 say(piece)
         return Answer(b"")
+
+    def load(self, image: bytes, deadline: float) -> Answer:
+        """Have the database be what a file is, all of it or none. Raises Refusal."""
+        with self._looking(deadline):
+            source = intake.opened(image, self._close_doors)
+            try:
+                why = intake.examined(source, deadline, self._denials)
+                if why:
+                    raise Refusal("invalid_database", why)
+                if source.table_exists("main", receipts.TABLE):  # its answers are others'
+                    with self._ungated():
+                        source.execute(f"DELETE FROM {receipts.TABLE}")  # noqa: S608
+                # It has no statement open then, and room for all pages in its WAL.
+                self._reopen()
+                self._replace(source)
+            finally:
+                source.close()
+        return self.measure({}, deadline)
+
+    def _replace(self, source: apsw.Connection) -> None:
+        try:
+            with self._connection.backup("main", source, "main") as copy:
+                copy.step()
+        except apsw.FullError:
+            raise Refusal("quota_exceeded") from None
+        finally:
+            self._reopen()  # its encoding may be another
+
+    def add_rows(self, about: dict[str, Any], body: bytes, deadline: float) -> Answer:
+        """Put rows into a table, all of them or none. Raises Refusal."""
+        self._require_whole()
+        self._deadline = deadline
+        self._denials.clear()
+        rows = intake.Rows(self._connection, self._ours, deadline, self._denials)
+        return Answer(orjson.dumps(rows.put(about, body)))
+
+    def run_script(self, text: bytes, deadline: float) -> Answer:
+        """Run the statements of a long text, a dump perhaps. Raises Refusal as `run` does."""
+        try:
+            script = text.decode()
+        except UnicodeDecodeError as error:
+            raise Refusal("sql_error", f"the text is not UTF-8 at byte {error.start}") from None
+        self._require_whole()
+        limit = self._connection.limit
+        usual = policy.LIMITS["SQL_LENGTH"]
+        limit(apsw.SQLITE_LIMIT_SQL_LENGTH, max(usual, len(text) + 1))
+        self._set_rules(_SCRIPT_RULES)
+        try:
+            return self.run(Call(script, is_plain=True), deadline)
+        finally:
+            self._set_rules(_RULES)
+            limit(apsw.SQLITE_LIMIT_SQL_LENGTH, usual)
 
     def _require_whole(self) -> None:
         if self._damage:
@@ -310,10 +338,15 @@ class Engine:
 
         It is not cached: a caller's statement of the same words would find it prepared.
         """
+        with self._ungated():
+            return self._look(sql, *values)
+
+    @contextlib.contextmanager
+    def _ungated(self) -> Iterator[None]:
         rules, self._rules = self._rules, {}
         left_behind = self._left_behind
         try:
-            return self._look(sql, *values)
+            yield
         finally:
             self._rules = rules
             self._left_behind = left_behind

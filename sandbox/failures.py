@@ -39,7 +39,7 @@ def _place(error: Exception, where: Where, *, ahead: bool) -> dict[str, int]:
     sql = where.call.sql
     at = where.next_at if ahead else where.at
     place = {"statement": where.statement + 1 if ahead else where.statement}
-    if where.call.many is not None:
+    if where.call.many is not None and where.set >= 0:  # a plan is made for none of them
         place["set"] = where.set
     offset_bytes = getattr(error, "error_offset", -1)
     if offset_bytes >= 0:

@@ -7,11 +7,12 @@ Runs in: front desk and cells; standard library only. Pure functions on bytes.
     | kind   | length, big-endian  | payload                |
     +--------+---------------------+------------------------+
 
-A call is one CALL frame. Its answer is any number of DATA frames and one END frame with the status
-and the last piece of the body, or one RETIRED frame: the cell is going away and has not begun the
-call. STARTED says that a call has left the cell's queue; a cell sends it only when a CALL asks.
-STREAM frames, of an answer whose form may go out as it comes, are sent while there is more to be
-made; an END behind them that says anything but 200 means that the answer broke off.
+A call is one CALL frame, and where it says so BODY frames behind it, the last of them empty: what
+is attached to it. Its answer is any number of DATA frames and one END frame with the status and the
+last piece of the body, or one RETIRED frame: the cell is going away and has not begun the call.
+STARTED says that a call has left the cell's queue; a cell sends it only when a CALL asks. STREAM
+frames, of an answer whose form may go out as it comes, are sent while there is more to be made; an
+END behind them that says anything but 200 means that the answer broke off.
 """
 
 import struct
@@ -33,8 +34,10 @@ END_HEAD = struct.Struct("!HBI")
 #: length, SHA-256; the file follows.
 FILE_HEAD = struct.Struct("!Q32s")
 
-#: Flag of a CALL: say STARTED when the call begins (several askers share this cell).
+#: Flags of a CALL: say STARTED when the call begins (several askers share this cell); BODY frames
+#: follow.
 ANNOUNCE = 1
+ATTACHED = 2
 
 
 class Ask(IntEnum):
@@ -48,6 +51,12 @@ class Ask(IntEnum):
     TABLE = 3
     #: Answered with the database file, behind its length and its SHA-256 (FILE_HEAD).
     FILE = 4
+    #: The database becomes what the attached file is.
+    LOAD = 5
+    #: The attached text is run as SQL.
+    SCRIPT = 6
+    #: The attached rows go into a table; the body says which, and how they are written.
+    ROWS = 7
 
 
 #: Marks of an END, which the front desk tells in fields of the answer's head: it is the answer of
@@ -62,6 +71,7 @@ class Asked(NamedTuple):
 
     timeout_ms: int
     announce: bool
+    attached: bool
     ask: Ask
     form: Form
     request_id: bytes
@@ -88,6 +98,7 @@ class Kind(IntEnum):
     RETIRED = 4
     STARTED = 5
     STREAM = 6
+    BODY = 7
 
 
 #: Found sooner than by making one of a number.
@@ -105,6 +116,7 @@ LIMITS = {
     Kind.RETIRED: 0,
     Kind.STARTED: 0,
     Kind.STREAM: PIECE_BYTES,
+    Kind.BODY: PIECE_BYTES,
 }
 
 #: By number; there is no 0.
@@ -113,7 +125,10 @@ _LONGEST = [0, *(LIMITS[kind] for kind in sorted(LIMITS))]
 #: The longest answer, all its DATA frames together: 1 MiB of rows and their column names.
 MAX_ANSWER_BYTES = 4 << 20
 
-TO_CELL = frozenset({Kind.CALL})
+#: The longest that may be attached to a call: as much as a database has.
+MAX_ATTACHED_BYTES = 10 << 20
+
+TO_CELL = frozenset({Kind.CALL, Kind.BODY})
 FROM_CELL = frozenset({Kind.DATA, Kind.END, Kind.RETIRED, Kind.STARTED, Kind.STREAM})
 
 _NONE = (None, 0)
@@ -138,11 +153,15 @@ def encode_call(
     form: Form = Form.JSON,
     key: bytes = b"",
     reach: bytes = b"",
+    attached: bytes | None = None,
 ) -> bytes:
-    """Return the CALL frame for an HTTP body that the front desk has already checked."""
-    flags = ANNOUNCE if announce else 0
+    """Return the frames for an HTTP body that the front desk has already checked."""
+    flags = (ANNOUNCE if announce else 0) | (0 if attached is None else ATTACHED)
     head = CALL_HEAD.pack(timeout_ms, flags, ask, form, request_id, len(key), len(reach))
-    return encode(Kind.CALL, head + key + reach + body)
+    call = encode(Kind.CALL, head + key + reach + body)
+    if attached is None:
+        return call
+    return b"".join([call, encode_data(attached, Kind.BODY), encode(Kind.BODY)])
 
 
 def decode_call(payload: bytes) -> Asked:
@@ -158,6 +177,7 @@ def decode_call(payload: bytes) -> Asked:
         return Asked(
             timeout_ms,
             bool(flags & ANNOUNCE),
+            bool(flags & ATTACHED),
             _ASKS[ask],
             _FORMS[form],
             request_id,

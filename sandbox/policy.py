@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from sandbox import receipts, tokens
 
-#: 10 MB: pages of 4,096 bytes (https://www.sqlite.org/pragma.html#pragma_max_page_count).
+#: 10 MB (https://www.sqlite.org/pragma.html#pragma_max_page_count).
+PAGE_BYTES = 4096
 MAX_PAGES = 2560
 HEAP_BYTES = 64 << 20
 #: Opcodes between two looks at the clock: a third of the cost of looking every 100.
@@ -189,6 +190,15 @@ VACUUM_RULES: dict[str, Rule] = {
 }
 
 
+def _script_pragma(name: str | None, value: str | None) -> Denial | None:
+    # As every dump begins. They are on again when the script is over.
+    return None if (name or "").lower() == "foreign_keys" else _pragma(name, value)
+
+
+#: For a script that fills a database.
+SCRIPT_RULES: dict[str, Rule] = {**RULES, "SQLITE_PRAGMA": _script_pragma}
+
+
 _READ_ONLY = Denial("read_only", "this call is read-only")
 #: What a read-only call may do (its pragmas have a rule of their own); all else writes.
 _READING = frozenset(
@@ -292,5 +302,6 @@ def lasts_beyond_the_call(
 ) -> bool:
     """Say whether an action leaves something on the connection that is not in the file."""
     if action == "SQLITE_PRAGMA":
-        return value is not None and (name or "").lower() in PRAGMAS_OF_A_CALL
+        lasting = PRAGMAS_OF_A_CALL | {"foreign_keys"}
+        return value is not None and (name or "").lower() in lasting
     return schema == "temp" and action not in ("SQLITE_READ", "SQLITE_SELECT")

@@ -7,6 +7,7 @@ SQLite cannot read any more is told with its error and hides no other.
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 from sandbox.ours import Ours
@@ -20,6 +21,15 @@ _LOOK_S = 1.0
 #: So many tables and views are told, and so much of them; what is too long is left out.
 _MOST = 500
 _MOST_BYTES = 1 << 20
+
+
+def only(found: dict[str, Any], is_reached: Callable[[str], bool]) -> dict[str, Any]:
+    """Return what `describe` has found, without the tables and views that are not reached."""
+    kept = {
+        kind: [one for one in found[kind] if is_reached(one["name"])]
+        for kind in ("tables", "views")
+    }
+    return found | kept
 
 
 class Described:

@@ -21,12 +21,12 @@ from sandbox import control, descriptors, proof
 from sandbox.census import Census
 from sandbox.clock import Clock
 from sandbox.control import Op, Outcome, Request
-from sandbox.engine import versions
 from sandbox.errors import ControlError
 from sandbox.jail import Walls
 from sandbox.nursery import Nursery
 from sandbox.place import Place
 from sandbox.settings import Settings
+from sandbox.sqlite import versions
 
 log = logging.getLogger("walkin.zygote")
 

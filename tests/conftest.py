@@ -8,12 +8,19 @@ from typing import Any
 
 import apsw
 import pytest
+import schemathesis
 
 from sandbox import jail, kernel
-from sandbox.engine import blank_database
 from sandbox.jail import Walls
+from sandbox.sqlite import blank_database
 from tests.handles import CI, Client, Service, open_folder
 from tests.sandbox.handles import Child, make_database_folder
+
+
+@schemathesis.serializer("application/vnd.sqlite3", "application/sql", "text/tab-separated-values")
+def _as_it_is(_: schemathesis.SerializationContext, value: Any) -> bytes:
+    """A body that is no JSON goes out as it was made."""
+    return value if isinstance(value, bytes) else str(value).encode(errors="surrogatepass")
 
 
 def pytest_report_header() -> str:

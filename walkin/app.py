@@ -27,6 +27,7 @@ from walkin.endpoints import Desk
 from walkin.envelope import Envelope
 from walkin.errors import Refused
 from walkin.export import Export
+from walkin.intake import Intake
 from walkin.ledger import CALL, Ledger
 from walkin.metrics import Metrics, SideDoor
 from walkin.query import Query
@@ -64,20 +65,21 @@ def build(
     session = Session(desk, settings)
     export = Export(desk)
     query = Query(desk)
+    intake = Intake(desk, session)
     operations: dict[str, dict[str, Act]] = {
         "/sql": {"GET": query.read, "POST": desk.run_sql},
         "/sql.{form}": {"GET": query.read},
         "/schema": {"GET": desk.schema},
         "/session": {
             "GET": session.see,
-            "POST": session.create,
+            "POST": intake.create,
             "PATCH": session.change,
             "DELETE": session.end,
         },
         "/session/fork": {"POST": session.fork},
         "/session/tokens": {"POST": session.narrow},
-        "/database": {"GET": export.database},
-        "/tables/{name}": {"GET": export.table},
+        "/database": {"GET": export.database, "PUT": intake.database},
+        "/tables/{name}": {"GET": export.table, "POST": intake.rows},
         "/healthz": {"GET": desk.health},
         "/readyz": {"GET": desk.ready},
         "/status": {"GET": desk.status},

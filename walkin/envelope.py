@@ -24,7 +24,7 @@ REQUEST_ID = "walkin.request_id"
 
 HEADERS = (
     (b"access-control-allow-origin", b"*"),
-    (b"access-control-allow-methods", b"GET, POST, PATCH, DELETE, OPTIONS"),
+    (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE, OPTIONS"),
     (b"access-control-allow-headers", b"Content-Type, X-Walkin-Session, Idempotency-Key"),
     (
         b"access-control-expose-headers",

@@ -110,7 +110,7 @@ class Line(asyncio.Protocol):
             raise LineEnded
         if len(self._queue) >= QUEUE_MOST:
             raise NodeBusy("too many calls wait for this database")
-        ask, form, key, reach, _ = wanted
+        ask, form, key, reach, _, attached = wanted
         frame = frames.encode_call(
             timeout_ms,
             request_id,
@@ -120,6 +120,7 @@ class Line(asyncio.Protocol):
             form=form,
             key=key,
             reach=reach,
+            attached=attached,
         )
         call = Turn(
             self._loop.create_future(),

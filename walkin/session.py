@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 import orjson
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -27,6 +28,8 @@ log = logging.getLogger("walkin.front")
 _SIZE = Wanted(Ask.SIZE)
 _MOST_SECOND = 0xFFFF_FFFF
 _MOST_FORKS = 32
+#: Beyond so many digits it is no lifetime, however many there are.
+_DIGITS = 12
 
 
 class Session:
@@ -46,14 +49,36 @@ class Session:
         if body:
             heads.check_type(head)
             said = bodies.members(body, ("ttl_s",))
-        ttl_s = said.get("ttl_s")
+        ttl_s = said.get("ttl_s", self.lifetime(request.query_params))
         if ttl_s is not None:
             _check_whole("ttl_s", ttl_s, self._most_s)
+        return self.made(*await self.make(call, client, ttl_s))
+
+    def lifetime(self, parameters: QueryParams) -> int | None:
+        """Return the lifetime that a URL says, where the body is something else. Raises Refused."""
+        for name in parameters:
+            if name != "ttl_s":
+                raise Refused("unknown_field", name[:64], hint="there is ttl_s")
+        text = parameters.get("ttl_s")
+        if text is None:
+            return None
+        ttl_s = int(text) if text.isascii() and text.isdecimal() and len(text) < _DIGITS else 0
+        _check_whole("ttl_s", ttl_s, self._most_s)
+        return ttl_s
+
+    async def make(
+        self, call: Call, client: str, ttl_s: int | None
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        """Make a database; return what its holder is told, and the headers. Raises Refused."""
         headers = await self._desk.create(call, client, ttl_s)
         expires = int(headers["X-Walkin-Ttl"])
         _, left_s = await self._desk.switchboard.life(call.instance)
         grant = Grant(call.instance)
         told = {"token": headers["X-Walkin-Session"], **_life(grant, expires, left_s)}
+        return told, headers
+
+    def made(self, told: dict[str, Any], headers: dict[str, str]) -> Reply:
+        """Return the answer that a database is there."""
         return Reply(201, orjson.dumps(told), headers)
 
     async def fork(self, request: Request) -> Response:

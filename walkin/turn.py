@@ -23,7 +23,8 @@ _CRUMB_BYTES = 1024
 class Wanted(NamedTuple):
     """What is asked of a cell beside the body: what for, the answer's form, a key or none.
 
-    `reach` is what it may only read (frames.py), `until` the Unix second from which not even that.
+    `reach` is what it may only read (frames.py), `until` the Unix second from which not even that;
+    `attached` is what a database is filled from.
     """
 
     ask: Ask = Ask.SQL
@@ -31,6 +32,7 @@ class Wanted(NamedTuple):
     key: bytes = b""
     reach: bytes = b""
     until: int = 0
+    attached: bytes | None = None
 
 
 #: What most calls want.

@@ -46,12 +46,12 @@ def install() -> None:
         proof.look_at = lambda *_: {}  # type: ignore[assignment]
 
 
-def _answer(cell: Any, line: Any, payload: bytes) -> None:
-    _, announce, _, _, _, _, body = frames.decode_call(payload)
-    call = json.loads(body)
+def _answer(cell: Any, line: Any, asked: frames.Asked, attached: bytes) -> None:
+    announce = asked.announce
+    call = json.loads(asked.body)
     sql = call["sql"]
     if not sql.startswith((ACT, TREASON)):
-        _honest_answer(cell, line, payload)
+        _honest_answer(cell, line, asked, attached)
         return
     if announce and sql != TREASON + "retired":
         line.sock.sendall(frames.encode(Kind.STARTED))

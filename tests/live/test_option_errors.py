@@ -116,3 +116,9 @@ def test_names_are_checked_before_anything_is_run(client: Client) -> None:
     called = client.sql("CREATE TABLE t(a); INSERT INTO t VALUES(:a)", {"b": 1})
     assert called.code == "invalid_args"
     assert client.sql("SELECT count(*) FROM sqlite_schema").rows == [[0]]
+
+
+def test_an_error_of_a_plan_names_no_set(client: Client) -> None:
+    refused = client.call("SELEC", many=[], explain=True)
+    assert refused.code == "syntax_error"
+    assert "set" not in refused.json

@@ -24,7 +24,7 @@ HELPFUL |= {"option", "parameter", "argument"}
 HELPFUL |= {"name", "suggestions", "tables", "token", "constraint"}
 CORS = {
     "access-control-allow-origin": "*",
-    "access-control-allow-methods": "GET, POST, PATCH, DELETE, OPTIONS",
+    "access-control-allow-methods": "GET, POST, PUT, PATCH, DELETE, OPTIONS",
     "access-control-allow-headers": "Content-Type, X-Walkin-Session, Idempotency-Key",
     "access-control-expose-headers": (
         "X-Walkin-Session, X-Walkin-Ttl, X-Request-Id, Retry-After, Server-Timing, RateLimit,"
@@ -514,6 +514,20 @@ def test_a_token_for_reading_is_too_narrow_for_all_else(client: Client) -> None:
     assert_error(client.http.delete("/session", headers=headers), "token_too_narrow")
 
 
+def test_a_file_that_is_none_is_refused(client: Client) -> None:
+    client.sql("SELECT 1")
+    headers = {"X-Walkin-Session": client.token or ""}
+    refused = client.http.put("/database", content=b"text", headers=headers)
+    assert_error(refused, "invalid_database")
+
+
+def test_rows_that_are_none_are_refused(client: Client) -> None:
+    client.sql("SELECT 1")
+    headers = {"X-Walkin-Session": client.token or "", "Content-Type": "text/csv"}
+    refused = client.http.post("/tables/t", content=b"a,b\n1\n", headers=headers)
+    assert_error(refused, "invalid_rows")
+
+
 def test_a_full_token_may_not_be_in_a_url(client: Client) -> None:
     client.sql("SELECT 1")
     parameters = {"sql": "SELECT 1", "token": client.token or ""}
@@ -527,6 +541,8 @@ PROVOKED: dict[str, Callable[..., None]] = {
     "instance_not_found": test_a_token_that_is_not_ours_is_not_found,
     "instance_expired": test_a_token_whose_time_is_over_says_so_in_the_code_alone,
     "token_too_narrow": test_a_token_for_reading_is_too_narrow_for_all_else,
+    "invalid_database": test_a_file_that_is_none_is_refused,
+    "invalid_rows": test_rows_that_are_none_are_refused,
     "token_in_url": test_a_full_token_may_not_be_in_a_url,
     "path_not_found": test_a_path_that_is_not_there_is_not_found,
     "method_not_allowed": test_a_method_that_a_path_does_not_have_is_refused_with_those_it_has,

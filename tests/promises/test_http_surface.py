@@ -24,7 +24,7 @@ from walkin.bodies import MAX_BODY_BYTES
 JSON = {"Content-Type": "application/json"}
 CORS = {
     "access-control-allow-origin": "*",
-    "access-control-allow-methods": "GET, POST, PATCH, DELETE, OPTIONS",
+    "access-control-allow-methods": "GET, POST, PUT, PATCH, DELETE, OPTIONS",
     "access-control-allow-headers": "Content-Type, X-Walkin-Session, Idempotency-Key",
     "access-control-expose-headers": (
         "X-Walkin-Session, X-Walkin-Ttl, X-Request-Id, Retry-After, Server-Timing, RateLimit,"

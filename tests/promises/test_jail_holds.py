@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from sandbox import jail, kernel
-from sandbox.engine import blank_database
 from sandbox.jail import Walls
 from sandbox.place import DATABASE, FILES
+from sandbox.sqlite import blank_database
 from tests.handles import ROOT, open_folder, wait_until
 from tests.hostile import acts
 from tests.hostile.acts import ACTS, KILLED, NOT_FREE, Scene

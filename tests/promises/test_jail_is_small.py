@@ -11,6 +11,7 @@ _AFTER_THE_FORK = [
     "limits",
     "kernel",
     "engine",
+    "sqlite",
     "calls",
     "forms",
     "parameters",
@@ -25,6 +26,12 @@ _AFTER_THE_FORK = [
     "stats",
     "plans",
     "schema",
+    "intake",
+    "inspection",
+    "readers",
+    "columns",
+    "separated",
+    "documents",
     "policy",
     "blocklist",
     "answers",
@@ -37,10 +44,10 @@ _AFTER_THE_FORK = [
     "frames",
     "errors",
 ]
-_MOST_LINES = 2700
+_MOST_LINES = 3550
 #: What the wall is made of: whoever takes a cell over from SQL has the rest already.
 _WALL = ("cell", "jail", "limits", "kernel", "leash", "descriptors", "frames", "errors")
-_MOST_LINES_OF_THE_WALL = 600
+_MOST_LINES_OF_THE_WALL = 640
 _MOST_LINES_A_MODULE = 300
 
 

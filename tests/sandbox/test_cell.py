@@ -14,11 +14,12 @@ import pytest
 
 from sandbox import cell as cell_process
 from sandbox import frames, leash, limits
-from sandbox.engine import Engine, blank_database
+from sandbox.engine import Engine
 from sandbox.frames import Kind
 from sandbox.jail import Walls
 from sandbox.leash import Order, Report
 from sandbox.place import DATABASE, FILES, Place
+from sandbox.sqlite import blank_database
 from tests.handles import wait_until
 from tests.sandbox.handles import (
     CELL_USER,

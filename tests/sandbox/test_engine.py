@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from sandbox import blocklist, policy
 from sandbox.calls import Bindings, Call
-from sandbox.engine import Engine, blank_database
+from sandbox.engine import Engine
 from sandbox.place import DATABASE, FILES
 from sandbox.refusal import Refusal, encode
+from sandbox.sqlite import blank_database
 
 NUMBERS = "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n WHERE i < {}) "
 ENDLESS = "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"

@@ -1,7 +1,7 @@
 """Frames: what is encoded comes back, whatever the cutting; nothing else gets in."""
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sandbox import frames
@@ -132,7 +132,7 @@ def test_a_front_desk_takes_no_calls() -> None:
         list(Decoder(frames.FROM_CELL).feed(frames.encode(Kind.CALL, b"")))
 
 
-@pytest.mark.parametrize("number", [0, 7, 99, 255])
+@pytest.mark.parametrize("number", [0, 8, 99, 255])
 def test_an_unknown_kind_is_refused(number: int) -> None:
     with pytest.raises(FrameError, match=f"frame kind {number} "):
         list(Decoder(EVERYTHING).feed(HEADER.pack(number, 0)))
@@ -168,8 +168,19 @@ def test_a_call_carries_what_is_asked(
     )
     ((kind, payload),) = Decoder(frames.TO_CELL).feed(frame)
     assert kind is Kind.CALL
-    asked = (timeout_ms, announce, ask, form, request, key, reach, body)
+    asked = (timeout_ms, announce, False, ask, form, request, key, reach, body)
     assert frames.decode_call(payload) == asked
+
+
+@given(attached=st.binary(max_size=2 * frames.PIECE_BYTES))
+@settings(max_examples=20, deadline=None)
+def test_what_is_attached_comes_in_pieces_and_an_end(attached: bytes) -> None:
+    frame = frames.encode_call(1, bytes(16), b"{}", announce=False, attached=attached)
+    (_, payload), *pieces, end = Decoder(frames.TO_CELL).feed(frame)
+    assert frames.decode_call(payload).attached
+    assert {kind for kind, _ in pieces} <= {Kind.BODY}
+    assert b"".join(piece for _, piece in pieces) == attached
+    assert end == (Kind.BODY, b"")
 
 
 @pytest.mark.parametrize(

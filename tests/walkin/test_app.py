@@ -105,7 +105,7 @@ SQL = "GET, HEAD, POST, OPTIONS"
     [
         *(("/sql", method, SQL) for method in ("PUT", "DELETE", "PATCH")),
         ("/sql.csv", "POST", "GET, HEAD, OPTIONS"),
-        ("/tables/t", "POST", "GET, HEAD, OPTIONS"),
+        ("/tables/t", "PUT", "GET, HEAD, POST, OPTIONS"),
         *(("/healthz", method, "GET, HEAD, OPTIONS") for method in ("POST", "PUT", "DELETE")),
         ("/status", "POST", "GET, HEAD, OPTIONS"),
         ("/openapi.json", "POST", "GET, HEAD, OPTIONS"),

@@ -47,7 +47,7 @@ def answer(app: ASGIApp, method: str = "GET", path: str = "/") -> httpx.Response
     ("header", "value"),
     [
         ("access-control-allow-origin", "*"),
-        ("access-control-allow-methods", "GET, POST, PATCH, DELETE, OPTIONS"),
+        ("access-control-allow-methods", "GET, POST, PUT, PATCH, DELETE, OPTIONS"),
         ("access-control-allow-headers", "Content-Type, X-Walkin-Session, Idempotency-Key"),
         ("access-control-max-age", "86400"),
         ("x-content-type-options", "nosniff"),
