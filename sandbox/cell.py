@@ -238,6 +238,8 @@ class _Cell:
             if tables is not None:
                 raise Refusal("not_authorized", "the token is for some tables, and this is all")
             return self._engine.copy_out(deadline, say)
+        if asked.ask is Ask.DUMP and say and tables is None:
+            return self._engine.dump(deadline, say)
         if asked.ask is Ask.TABLE:
             table = calls.whole_table(asked.body.decode(), asked.form)
             return self._engine.run(table._replace(tables=tables), deadline, say)

@@ -14,7 +14,7 @@ from typing import Any
 import apsw
 import orjson
 
-from sandbox import blocklist, frames, intake, policy, receipts, schema
+from sandbox import blocklist, dump, frames, intake, policy, receipts, schema
 from sandbox.answers import Answer
 from sandbox.calls import Call
 from sandbox.failures import code_name
@@ -228,14 +228,25 @@ class Engine:
             raise Refusal("sql_error", f"the text is not UTF-8 at byte {error.start}") from None
         self._require_whole()
         limit = self._connection.limit
-        usual = policy.LIMITS["SQL_LENGTH"]
-        limit(apsw.SQLITE_LIMIT_SQL_LENGTH, max(usual, len(text) + 1))
+        # What SQLite writes for itself is not to be cut by a short script's length.
+        limit(apsw.SQLITE_LIMIT_SQL_LENGTH, policy.LIMITS["SQL_LENGTH"] + len(text))
         self._set_rules(_SCRIPT_RULES)
         try:
             return self.run(Call(script, is_plain=True), deadline)
         finally:
             self._set_rules(_RULES)
-            limit(apsw.SQLITE_LIMIT_SQL_LENGTH, usual)
+            limit(apsw.SQLITE_LIMIT_SQL_LENGTH, policy.LIMITS["SQL_LENGTH"])
+
+    def dump(self, deadline: float, say: Say) -> Answer:
+        """Say the SQL that makes the database again. Raises Refusal, and what `say` does."""
+        with self._looking(deadline):
+            if self._keeps_receipts:  # what FTS5 has prepared is prepared again, past the gate
+                self._connection.set_authorizer(self._authorize)
+            run = self._connection.execute
+            script = dump.pieces(lambda sql, *v: run(sql, v, can_cache=False), receipts.TABLE)
+            for piece in script:
+                say(piece)
+        return Answer(b"")
 
     def _require_whole(self) -> None:
         if self._damage:

@@ -57,6 +57,8 @@ class Ask(IntEnum):
     SCRIPT = 6
     #: The attached rows go into a table; the body says which, and how they are written.
     ROWS = 7
+    #: Answered with the SQL that makes the database again.
+    DUMP = 8
 
 
 #: Marks of an END, which the front desk tells in fields of the answer's head: it is the answer of

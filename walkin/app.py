@@ -79,6 +79,7 @@ def build(
         "/session/fork": {"POST": session.fork},
         "/session/tokens": {"POST": session.narrow},
         "/database": {"GET": export.database, "PUT": intake.database},
+        "/dump.sql": {"GET": export.dump},
         "/tables/{name}": {"GET": export.table, "POST": intake.rows},
         "/healthz": {"GET": desk.health},
         "/readyz": {"GET": desk.ready},

@@ -1,4 +1,4 @@
-"""What a database has, on its way out: a table's rows, or the whole file.
+"""What a database has, on its way out: a table's rows, the whole file, or the SQL that makes it.
 
 Runs in: front desk. The cell reads the file; it is passed on as it comes.
 """
@@ -11,9 +11,11 @@ from sandbox.frames import Ask
 from walkin import negotiation
 from walkin.endpoints import Desk
 from walkin.errors import Refused
+from walkin.heads import Head
 from walkin.turn import Wanted
 
 _FILE = Wanted(Ask.FILE, Form.FILE)
+_SCRIPT = Wanted(Ask.DUMP, Form.SQL)
 
 
 class Export:
@@ -30,10 +32,20 @@ class Export:
         name: str = request.path_params["name"]
         return await self._desk.run(call, name.encode(), wanted, {})
 
+    async def dump(self, request: Request) -> Response:
+        """GET /dump.sql: the database as the SQL that makes it again."""
+        call, head, _ = await self._desk.begin(request)
+        self._require_all(head)
+        wanted = self._desk.admit(call, head.tokens, _SCRIPT)
+        return await self._desk.run(call, b"", wanted, {})
+
+    def _require_all(self, head: Head) -> None:
+        if self._desk.grant_of(head.tokens).tables:
+            raise Refused("token_too_narrow", "it is for some tables, and this is all of them")
+
     async def database(self, request: Request) -> Response:
         """GET /database: the database as a file that SQLite opens."""
         call, head, _ = await self._desk.begin(request)
-        if self._desk.grant_of(head.tokens).tables:
-            raise Refused("token_too_narrow", "it is for some tables, and this is all of them")
+        self._require_all(head)
         wanted = self._desk.admit(call, head.tokens, _FILE)
         return await self._desk.run(call, b"", wanted, {}, head.known)

@@ -19,8 +19,13 @@ from walkin.stream import Stream
 
 log = logging.getLogger("walkin.front")
 
-_ATTACHED = {"Content-Disposition": 'attachment; filename="walkin.db"'}
+#: What a browser saves it as, where it has a form of its own.
+_NAMES = {Form.FILE: "walkin.db", Form.SQL: "walkin.sql"}
 _NOT_MODIFIED = 304
+
+
+def _attachment(name: str) -> tuple[bytes, bytes]:
+    return b"content-disposition", f'attachment; filename="{name}"'.encode()
 
 
 class LongReply(Response):
@@ -30,7 +35,9 @@ class LongReply(Response):
         self._stream = stream
         self.status_code = 200
         self.background = None
-        self.raw_headers = [CONTENT_TYPES[form], VARIES, *encoded(headers)]
+        name = _NAMES.get(form)
+        own = VARIES if name is None else _attachment(name)
+        self.raw_headers = [CONTENT_TYPES[form], own, *encoded(headers)]
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
         """Send it."""
@@ -67,8 +74,7 @@ class FileReply(LongReply):
     """
 
     def __init__(self, stream: Stream, headers: Mapping[str, str], known: list[str]) -> None:
-        super().__init__(stream, {**_ATTACHED, **headers}, Form.FILE)
-        self.raw_headers.remove(VARIES)
+        super().__init__(stream, headers, Form.FILE)
         self._known = {tag.strip() for line in known for tag in line.split(",")}
 
     async def _send(self, pieces: AsyncIterator[bytes], send: Send) -> None:

@@ -262,8 +262,9 @@ def test_other_paths_keep_to_the_tables_too(visitor: Client) -> None:
     assert [one["name"] for one in schema.json()["tables"]] == ["open", "words", "box", "echo"]
     assert [one["name"] for one in schema.json()["views"]] == ["seen", "sneaky"]
     assert "by_s" not in schema.text
-    refused = get("/database", headers=headers)
-    assert (refused.status_code, refused.json()["code"]) == (403, "token_too_narrow")
+    for path in ("/database", "/dump.sql"):
+        refused = get(path, headers=headers)
+        assert (refused.status_code, refused.json()["code"]) == (403, "token_too_narrow")
 
 
 # --- how long ---

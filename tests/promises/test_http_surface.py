@@ -40,6 +40,7 @@ PATHS = [
     "/session/fork",
     "/session/tokens",
     "/sql.csv",
+    "/dump.sql",
     "/database",
     "/tables/t",
     "/healthz",
