@@ -234,12 +234,11 @@ class _Cell:
         if asked.ask is Ask.SIZE:
             return self._engine.measure(orjson.loads(asked.body), deadline)
         say = _Mouth(sock, deadline).say if asked.form in AS_THEY_COME else None
-        if asked.ask is Ask.FILE and say:
+        if asked.ask in (Ask.FILE, Ask.DUMP) and say:
             if tables is not None:
                 raise Refusal("not_authorized", "the token is for some tables, and this is all")
-            return self._engine.copy_out(deadline, say)
-        if asked.ask is Ask.DUMP and say and tables is None:
-            return self._engine.dump(deadline, say)
+            out = self._engine.copy_out if asked.ask is Ask.FILE else self._engine.dump
+            return out(deadline, say)
         if asked.ask is Ask.TABLE:
             table = calls.whole_table(asked.body.decode(), asked.form)
             return self._engine.run(table._replace(tables=tables), deadline, say)

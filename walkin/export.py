@@ -14,6 +14,8 @@ from walkin.errors import Refused
 from walkin.heads import Head
 from walkin.turn import Wanted
 
+#: A name that is cut here is no table's: more than a call may be.
+_LONGEST_NAME = 60_000
 _FILE = Wanted(Ask.FILE, Form.FILE)
 _SCRIPT = Wanted(Ask.DUMP, Form.SQL)
 
@@ -30,7 +32,7 @@ class Export:
         form = negotiation.choose(head.accept, offered=FOR_ROWS)
         wanted = self._desk.admit(call, head.tokens, Wanted(Ask.TABLE, form))
         name: str = request.path_params["name"]
-        return await self._desk.run(call, name.encode(), wanted, {})
+        return await self._desk.run(call, name.encode()[:_LONGEST_NAME], wanted, {})
 
     async def dump(self, request: Request) -> Response:
         """GET /dump.sql: the database as the SQL that makes it again."""

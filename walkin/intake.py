@@ -26,6 +26,7 @@ _WRITTEN = {
     "application/jsonl": 2,
     "application/json": 3,
 }
+_LONGEST_NAME = 1000
 #: What POST /session makes a database from.
 _SOURCES = {
     "application/vnd.sqlite3": Ask.LOAD,
@@ -65,6 +66,8 @@ class Intake:
             raise Refused("content_type", "and encoded as gzip or not at all")
         call.instance = self._desk.instance_of(head.tokens)
         name: str = request.path_params["name"]
+        if len(name) > _LONGEST_NAME:
+            raise Refused("invalid_option", f"a table's name has at most {_LONGEST_NAME} letters")
         about = {"name": name, "written": written, "gzip": codings == ["gzip"]}
         async with self._hold.cargo(request, client) as body:
             call.received = len(body)

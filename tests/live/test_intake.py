@@ -427,6 +427,15 @@ def test_ten_megabytes_of_rows_fit_the_clock(holder: Client) -> None:
     assert answer.json()["rows_affected"] == 100_000, answer.text
 
 
+def test_a_name_too_long_for_a_table_is_refused(holder: Client) -> None:
+    for name in ("x" * 1001, "%00" * 20_000):
+        refused = post_rows(holder, name, b"a\n1\n")
+        assert (refused.status_code, refused.json()["code"]) == (400, "invalid_option")
+        headers = {"X-Walkin-Session": holder.token or ""}
+        assert holder.http.get(f"/tables/{name}", headers=headers).status_code == 400
+    assert is_as_before(holder)
+
+
 def test_another_content_type_is_refused(holder: Client) -> None:
     refused = post_rows(holder, "t", b"a\n1\n", "text/html")
     assert (refused.status_code, refused.json()["code"]) == (415, "content_type")

@@ -45,7 +45,7 @@ _AFTER_THE_FORK = [
     "frames",
     "errors",
 ]
-_MOST_LINES = 3700
+_MOST_LINES = 3750
 #: What the wall is made of: whoever takes a cell over from SQL has the rest already.
 _WALL = ("cell", "jail", "limits", "kernel", "leash", "descriptors", "frames", "errors")
 _MOST_LINES_OF_THE_WALL = 640
