@@ -191,7 +191,7 @@ def test_preflight_and_other_paths(curl: Callable[..., Shown]) -> None:
     assert {"content-type", "x-walkin-session"} <= allowed
     healthy = curl(of="/healthz")
     assert healthy.json == {"status": "ok"}
-    wrong = curl("-X", "GET")
+    wrong = curl("-X", "PUT")
     assert wrong.status_line == "HTTP/1.1 405 Method Not Allowed"
     assert "POST" in wrong.headers["allow"]
     unknown = curl(of="/nowhere")

@@ -13,7 +13,7 @@ from tests.sandbox.handles import in_child
 NAMES = {value: name for name, value in vars(resource).items() if name.startswith("RLIMIT_")}
 
 
-def open_numbers(most: int = 512) -> list[int]:
+def open_numbers(most: int = 16_384) -> list[int]:
     """The descriptors that are open, found without opening another."""
     found = []
     for fd in range(most):
