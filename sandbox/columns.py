@@ -112,7 +112,9 @@ def type_of(kinds: int) -> str:
         return "INTEGER"
     if kinds == Kind.BLOB:
         return "BLOB"
-    return "" if kinds & ~(Kind.INTEGER | Kind.REAL) else "REAL"
+    if kinds == Kind.INTEGER | Kind.REAL:
+        return "NUMERIC"  # as a REAL, an integer beyond 2**53 would be another one
+    return "REAL" if kinds == Kind.REAL else ""
 
 
 def kinds_of(words: Sequence[str]) -> int:

@@ -340,6 +340,13 @@ def test_rows_make_a_table(holder: Client, content_type: str, body: bytes) -> No
     assert kinds == [["INTEGER"], ["TEXT"], ["REAL"]]
 
 
+def test_no_integer_becomes_another_one_beside_a_float(holder: Client) -> None:
+    body = b"a\n9007199254740993\n1.5\n-9223372036854775807\n"
+    assert post_rows(holder, "t", body).status_code == 200
+    answer = holder.sql("SELECT CAST(a AS TEXT) FROM t")
+    assert answer.rows == [["9007199254740993"], ["1.5"], ["-9223372036854775807"]]
+
+
 def test_rows_are_added_to_a_table_that_is_there(holder: Client) -> None:
     holder.sql("CREATE TABLE t(id INTEGER PRIMARY KEY, zip TEXT, n INTEGER DEFAULT 7)")
     answer = post_rows(holder, "t", b"ID,Zip\n1,007\n2,1.50\n")

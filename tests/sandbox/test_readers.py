@@ -106,10 +106,10 @@ def test_a_word_of_csv_has_one_meaning(word: str, value: Value, kind: str) -> No
     [
         (["1", "", "2"], "INTEGER", [1, None, 2]),
         (["1.5", "", "-0.0"], "REAL", [1.5, None, -0.0]),
-        (["1", "1.5", ""], "REAL", [1, 1.5, None]),
-        (["1", "Infinity"], "REAL", [1, math.inf]),
-        (["1", str(BIG - 1), "1e3"], "REAL", [1, BIG - 1, 1000.0]),
-        (["-0", "1"], "REAL", [-0.0, 1]),
+        (["1", "1.5", ""], "NUMERIC", [1, 1.5, None]),
+        (["1", "Infinity"], "NUMERIC", [1, math.inf]),
+        (["1", str(BIG - 1), "1e3"], "NUMERIC", [1, BIG - 1, 1000.0]),
+        (["-0", "1"], "NUMERIC", [-0.0, 1]),
         (["base64:AA==", ""], "BLOB", [b"\0", None]),
         (["1", "2", "n/a"], "TEXT", ["1", "2", "n/a"]),
         (["base64:AA==", "n/a", ""], "TEXT", ["base64:AA==", "n/a", None]),
@@ -138,7 +138,7 @@ def test_a_column_of_csv_has_the_type_of_all_its_values(
     [
         (["1", "2"], "INTEGER", [1, 2]),
         (["1", ""], "INTEGER", [1, None]),
-        (["1.5", "2"], "REAL", [1.5, 2]),
+        (["1.5", "2"], "NUMERIC", [1.5, 2]),
         (["base64:AA=="], "BLOB", [b"\0"]),
         (["base64:AA==", "1"], "", [b"\0", 1]),
         (["x", "", "1"], "TEXT", ["x", "", "1"]),
@@ -307,7 +307,7 @@ def test_a_value_of_json_has_one_meaning(item: str, value: Value, kind: str) -> 
     ("items", "kind"),
     [
         ([1, None, 2], "INTEGER"),
-        ([1, 1.5], "REAL"),
+        ([1, 1.5], "NUMERIC"),
         ([1, "1"], ""),
         (["1", "x"], "TEXT"),
         ([{"base64": ""}, "x"], ""),
