@@ -104,6 +104,8 @@ class _Chaos:
             before = self._sizes()
             for tenant in self._tenants:
                 tenant.start()
+            # A fault is done to a service that is in use: each has its connection by then.
+            wait_until(lambda: all(one.database for one in self._tenants), 20, "all are at work")
             give_up = time.monotonic() + seconds
             while report.rounds < rounds and time.monotonic() < give_up and not report.breaches:
                 self._round()

@@ -181,7 +181,8 @@ def test_without_the_filter_a_cell_still_cannot(unfiltered: Prison, name: str) -
 def test_a_free_process_can(folder: Path, start_child: Callable[..., Child], name: str) -> None:
     for one in ("own", "other"):
         make_database_folder(folder / one, blank_database())
-    victim = start_child(lambda sock: sock.recv(1))
+    victim = start_child(lambda sock: (sock.send(b"here"), sock.recv(1)))
+    assert victim.hear() == "here", "it has become the user that all of these are"
     around = Surroundings(folder)
     scene = around.scene(
         folder / "own", folder / "other", victim.pid, victim.pid, around.free / "control"
