@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from sandbox.forms import MAX_ROWS, MAX_ROWS_BYTES, Form
+from sandbox.names import quoted
 from sandbox.refusal import Refusal
 
 Value = None | int | float | str | bytes
@@ -21,8 +22,8 @@ Bindings = list[Value] | dict[str, Value]
 #: For a table that a model is to read.
 _MARKDOWN_CAPS = {"max_rows": 200, "max_bytes": 32_768, "max_cell_bytes": 1000}
 
-_INFINITIES = {"Infinity": math.inf, "-Infinity": -math.inf}
-_INT64 = range(-(1 << 63), 1 << 63)
+INFINITIES = {"Infinity": math.inf, "-Infinity": -math.inf}
+INT64 = range(-(1 << 63), 1 << 63)
 
 
 class Shape(NamedTuple):
@@ -51,7 +52,7 @@ class Call(NamedTuple):
     stats: bool = False
     explain: bool = False
     shape: Shape = Shape()
-    #: The tables that it may read, in small letters (policy.folded); all, if it is None.
+    #: The tables that it may read, in small letters (names.folded); all, if it is None.
     tables: frozenset[bytes] | None = None
     #: It has no option and wants JSON: what most calls are.
     is_plain: bool = False
@@ -100,8 +101,7 @@ def _read_exactly(body: bytes) -> Any:
 
 def whole_table(name: str, form: Form) -> Call:
     """Return the call that reads a table from end to end."""
-    quoted = '"' + name.replace('"', '""') + '"'
-    return Call(f"SELECT * FROM {quoted}", readonly=True, shape=_shape({}, form))  # noqa: S608
+    return Call(f"SELECT * FROM {quoted(name)}", readonly=True, shape=_shape({}, form))  # noqa: S608
 
 
 def _shape(said: dict[str, Any], form: Form) -> Shape:
@@ -142,7 +142,7 @@ def _bare(name: str) -> str:
 
 def _value(item: Any, where: str | int) -> Value:
     """Return what SQLite binds for one JSON value."""
-    if isinstance(item, int) and item not in _INT64:
+    if isinstance(item, int) and item not in INT64:
         raise Refusal("invalid_args", f"{where!r} does not fit a 64-bit integer")
     if item is None or isinstance(item, int | float | str):
         return item
@@ -153,8 +153,8 @@ def _value(item: Any, where: str | int) -> Value:
                 return b64decode(text, validate=True)
             except (binascii.Error, ValueError):
                 raise Refusal("invalid_args", f"{where!r} is not base64") from None
-        if form == "float" and isinstance(text, str) and text in _INFINITIES:
-            return _INFINITIES[text]
+        if form == "float" and isinstance(text, str) and text in INFINITIES:
+            return INFINITIES[text]
     raise Refusal(
         "invalid_args",
         f'{where!r} must be a number, a string, null, true, false, {{"base64": "..."}} or '

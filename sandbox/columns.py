@@ -12,22 +12,21 @@ from base64 import b64decode
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from sandbox.calls import Value
-from sandbox.names import short
+from sandbox import policy
+from sandbox.calls import INFINITIES, INT64, Value
+from sandbox.names import folded, short
 from sandbox.refusal import Refusal
 
-MAX_COLUMNS = 1000
+MAX_COLUMNS = policy.LIMITS["COLUMN"]
 
 #: What a word begins with that was quoted; see separated.py.
 QUOTED = "\x01"
 #: What an unquoted word has before it that itself begins with one of these two.
 ESCAPE = "\x02"
 
-_INT64 = range(-(1 << 63), 1 << 63)
 #: float() takes long over more digits than anybody means.
-_LONGEST_NUMBER = 400
+LONGEST_NUMBER = 400
 _BLOB = "base64:"
-_INFINITIES = {"Infinity": math.inf, "-Infinity": -math.inf}
 
 _INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 _REAL = re.compile(r"-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -67,6 +66,8 @@ class Kind:
 
 
 Reader = Callable[[Sequence[str]], Sequence[Value]]
+#: Raises when the time is over.
+Clock = Callable[[], None]
 
 
 def refused(detail: str, line: int) -> Refusal:
@@ -85,8 +86,7 @@ def check_name(name: str, taken: set[bytes], line: int) -> None:
         raise refused("a column has no name", line)
     if "\0" in name or not is_text(name):
         raise refused("a column's name has a character that no name can have", line)
-    # Of bytes lower() knows ASCII alone, as SQLite does: it takes A and a for one, but not Ä and ä.
-    key = name.encode().lower()
+    key = folded(name)
     if key in taken:
         raise refused(f"two columns are named {short(name)}", line)
     if len(taken) == MAX_COLUMNS:
@@ -157,15 +157,15 @@ def _typed(word: str) -> int | float | str | bytes:
             return b64decode(word[len(_BLOB) :], validate=True)
         except ValueError:
             return word
-    return _INFINITIES[word] if word in _INFINITIES else _number(word)
+    return INFINITIES[word] if word in INFINITIES else _number(word)
 
 
 def _number(word: str) -> int | float | str:
-    if len(word) > _LONGEST_NUMBER:
+    if len(word) > LONGEST_NUMBER:
         return word
     if _INTEGER.fullmatch(word):
         number = int(word)
-        return number if number in _INT64 else word
+        return number if number in INT64 else word
     # Digits alone are none, as they would lose some; but -0 is.
     if _REAL.fullmatch(word):
         real = float(word)

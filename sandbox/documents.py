@@ -15,22 +15,27 @@ from base64 import b64decode
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, NoReturn
 
-from sandbox.calls import Value
-from sandbox.columns import Incoming, Kind, check_name, is_text, not_utf8, refused, type_of
+from sandbox.calls import INFINITIES, INT64, Value
+from sandbox.columns import (
+    LONGEST_NUMBER,
+    Clock,
+    Incoming,
+    Kind,
+    check_name,
+    is_text,
+    not_utf8,
+    refused,
+    type_of,
+)
 from sandbox.names import short
 from sandbox.refusal import Refusal
 
-Clock = Callable[[], None]
 #: Rows as JSON has them, each with its line or number.
 Items = Callable[[], Iterator[tuple[int, Any]]]
 
 #: The clock is looked at after so many rows, or so many times 64 bytes of them.
 _LOOK_EVERY = 1000
-_INT64 = range(-(1 << 63), 1 << 63)
-_INFINITIES = {"Infinity": math.inf, "-Infinity": -math.inf}
 _KINDS = {int: Kind.INTEGER, float: Kind.REAL, bytes: Kind.BLOB, str: Kind.TEXT}
-#: float() takes long over more digits than anybody means.
-_LONGEST_NUMBER = 400
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -120,7 +125,7 @@ def _value(item: Any, line: int) -> Value:
             raise refused("a string has half of a character", line)
         return item
     if isinstance(item, int):
-        if item not in _INT64:
+        if item not in INT64:
             raise refused("an integer does not fit 64 bits; send it as a string", line)
         return int(item)  # true is 1
     found: Value = item  # a float or null
@@ -135,8 +140,8 @@ def _of_object(item: Any, line: int) -> Value:
                 return b64decode(said, validate=True)
             except ValueError:
                 raise refused("the text of `base64` is not base64", line) from None
-        if form == "float" and isinstance(said, str) and said in _INFINITIES:
-            return _INFINITIES[said]
+        if form == "float" and isinstance(said, str) and said in INFINITIES:
+            return INFINITIES[said]
     try:
         text = json.dumps(item, ensure_ascii=False, separators=(",", ":"))
     except RecursionError:
@@ -268,7 +273,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _float(digits: str) -> float:
-    found = math.inf if len(digits) > _LONGEST_NUMBER else float(digits)
+    found = math.inf if len(digits) > LONGEST_NUMBER else float(digits)
     if math.isinf(found):
         raise refused("a number does not fit a float", 0)
     return found

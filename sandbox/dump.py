@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from sandbox import policy, tokens
+from sandbox.names import folded, quoted
 
 #: Runs one reading statement with these values to bind, and returns its rows as they come.
 Look = Callable[..., Iterator[tuple[Any, ...]]]
@@ -62,7 +63,7 @@ class _Dump:
         listed = look("SELECT name, type, wr FROM pragma_table_list WHERE schema = 'main'")
         #: Of each table what it is, and whether it has no rowid.
         self._listed: dict[bytes, tuple[str, int]] = {
-            policy.folded(name): (kind, wr) for name, kind, wr in listed
+            folded(name): (kind, wr) for name, kind, wr in listed
         }
         found = look(
             "SELECT type, name, tbl_name, sql FROM main.sqlite_schema WHERE sql IS NOT NULL"
@@ -74,16 +75,14 @@ class _Dump:
             _Virtual(one) for one in entries if one.kind == "table" and self._is(one, "virtual")
         ]
         # These are called like one of FTS5's own, which has none if the content is elsewhere.
-        contents = {policy.folded(f"{one.name}_content") for one in self._virtual if one.content}
+        contents = {folded(f"{one.name}_content") for one in self._virtual if one.content}
         self._entries = [
-            one
-            for one in entries
-            if not self._is(one, "shadow") or policy.folded(one.table) in contents
+            one for one in entries if not self._is(one, "shadow") or folded(one.table) in contents
         ]
 
     def _is(self, entry: _Entry, kind: str) -> bool:
         """Say whether an entry's table is of this kind."""
-        return self._listed[policy.folded(entry.table)][0] == kind
+        return self._listed[folded(entry.table)][0] == kind
 
     def script(self) -> Iterator[str]:
         tables = [one for one in self._of("table") if not self._is(one, "virtual")]
@@ -127,10 +126,10 @@ class _Dump:
             "SELECT count(*) FROM pragma_index_list(?, 'main') WHERE origin = 'pk'", table
         )
         is_alias = any(place for _, place, _ in columns) and not has_index
-        _, is_without_rowid = self._listed[policy.folded(table)]
+        _, is_without_rowid = self._listed[folded(table)]
         if not is_without_rowid and not is_alias and len(columns) < policy.LIMITS["COLUMN"]:
-            taken = {policy.folded(name) for name, _, _ in columns}
-            names = [name for name in _ROWID_NAMES if policy.folded(name) not in taken][:1] + names
+            taken = {folded(name) for name, _, _ in columns}
+            names = [name for name in _ROWID_NAMES if folded(name) not in taken][:1] + names
         # An index that has all of the columns would be read in the table's place.
         return self._rows(table, names, "NOT INDEXED")
 
@@ -141,9 +140,9 @@ class _Dump:
             return
         yield _statement(virtual.sql)
         if virtual.module == "fts5":
-            config = _quoted(f"{name}_config")
+            config = quoted(f"{name}_config")
             kept = self._look(f"SELECT k, v FROM main.{config} WHERE k <> 'version'")  # noqa: S608
-            head = f"INSERT INTO {_quoted(name)}({_quoted(name)},rank) VALUES\n"
+            head = f"INSERT INTO {quoted(name)}({quoted(name)},rank) VALUES\n"
             yield from _inserts(head, map(_line, kept))
             if virtual.content == "":
                 yield _comment(f"the content of {name} is not kept and cannot be read")
@@ -153,22 +152,22 @@ class _Dump:
         if virtual.module == "fts5":
             names.insert(0, "rowid")
         # R-Tree has its rows in an order that depends on how they came.
-        yield from self._rows(name, names, f"ORDER BY {_quoted(names[0])}")
+        yield from self._rows(name, names, f"ORDER BY {quoted(names[0])}")
 
     def _rebuilding(self, virtual: "_Virtual") -> Iterator[str]:
         """Index content that is elsewhere, which may be a view."""
         if not virtual.content:
             return
         if virtual.content in {one.name.lower() for one in self._entries}:
-            name = _quoted(virtual.name)
+            name = quoted(virtual.name)
             yield f"INSERT INTO {name}({name}) VALUES('rebuild');\n"
         else:
             yield _comment(f"the content of {virtual.name} is not there any more")
 
     def _rows(self, table: str, names: list[str], way: str) -> Iterator[str]:
-        columns = list(map(_quoted, names))
-        source = f"FROM main.{_quoted(table)} {way}"
-        head = f"INSERT INTO {_quoted(table)}({','.join(columns)}) VALUES\n"
+        columns = list(map(quoted, names))
+        source = f"FROM main.{quoted(table)} {way}"
+        head = f"INSERT INTO {quoted(table)}({','.join(columns)}) VALUES\n"
         return _inserts(head, self._lines(columns, source))
 
     def _lines(self, columns: list[str], source: str) -> Iterator[str]:
@@ -228,10 +227,6 @@ def _statement(sql: str) -> str:
     """Return a statement with its end, which a comment behind it would have in itself."""
     ends = (end for end in ("", "\n", "*/") if tokens.tokens(f"{sql}{end};")[-1].text == ";")
     return f"{sql}{next(ends, '')};\n"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _comment(text: str) -> str:

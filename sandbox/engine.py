@@ -17,8 +17,9 @@ import orjson
 from sandbox import blocklist, dump, frames, intake, policy, receipts, schema
 from sandbox.answers import Answer
 from sandbox.calls import Call
-from sandbox.failures import code_name
+from sandbox.failures import code_name, of_a_shortage
 from sandbox.forms import Form
+from sandbox.names import folded
 from sandbox.refusal import Refusal
 from sandbox.statements import Say, Statements
 
@@ -147,7 +148,7 @@ class Engine:
                 self._connection.set_authorizer(self._authorize)
             found = schema.Described(self._look, deadline, apsw.Error).describe()
         if tables is not None:
-            found = schema.only(found, lambda name: policy.folded(name) in tables)
+            found = schema.only(found, lambda name: folded(name) in tables)
         if form is Form.MARKDOWN:
             return Answer(schema.as_markdown(found).encode())
         return Answer(orjson.dumps(found))
@@ -207,8 +208,6 @@ class Engine:
         try:
             with self._connection.backup("main", source, "main") as copy:
                 copy.step()
-        except apsw.FullError:
-            raise Refusal("quota_exceeded") from None
         finally:
             self._reopen()  # its encoding may be another
 
@@ -259,10 +258,9 @@ class Engine:
         self._deadline = deadline
         try:
             yield
-        except apsw.InterruptError:
-            raise Refusal("query_timeout") from None
         except apsw.Error as error:
-            raise Refusal("sql_error", str(error), sqlite_code=code_name(error)) from None
+            other = Refusal("sql_error", str(error), sqlite_code=code_name(error))
+            raise of_a_shortage(error) or other from None
 
     def _pages(self) -> tuple[int, int]:
         """Return how many pages the file has, and how many bytes a page."""

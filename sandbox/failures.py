@@ -76,12 +76,19 @@ def _next_fails_with(error: Exception, where: Where) -> bool:
     return False
 
 
-def refusal(error: Exception, where: Where) -> Refusal:
-    """Return what the caller is told of an error while running."""
+def of_a_shortage(error: Exception) -> Refusal | None:
+    """Return the refusal for want of time or room, None for an error of another kind."""
     if isinstance(error, apsw.InterruptError):
         return Refusal("query_timeout")
     if isinstance(error, apsw.FullError) or _extended(error) in _DISK_FULL:
         return Refusal("quota_exceeded")
+    return None
+
+
+def refusal(error: Exception, where: Where) -> Refusal:
+    """Return what the caller is told of an error while running."""
+    if shortage := of_a_shortage(error):
+        return shortage
     ahead = _is_ahead(error, where)
     refused = _explain(error, where, ahead=ahead)
     refused.fields.update(_place(error, where, ahead=ahead))
@@ -105,11 +112,16 @@ def _explain(error: Exception, where: Where, *, ahead: bool) -> Refusal:
                 hint="CAST it to BLOB to read its bytes",
             )
         case _:
-            name = code_name(error)
             # What was not begun has no text of its own: it and what follows.
             text = where.call.sql[where.next_at :] if ahead else where.text
-            code, fields = repair.explain(str(error), name, text, where.ours)
-            return Refusal(code, str(error), sqlite_code=name, **fields)
+            return explained(error, text, where.ours)
+
+
+def explained(error: Exception, text: str, ours: Ours) -> Refusal:
+    """Return the refusal for an error of SQLite's in a statement, with what would mend it."""
+    name = code_name(error)
+    code, fields = repair.explain(str(error), name, text, ours)
+    return Refusal(code, str(error), sqlite_code=name, **fields)
 
 
 def _extended(error: Exception) -> int:

@@ -1,4 +1,4 @@
-"""The forms an answer can have: their numbers on the wire, their media types; the rows one holds.
+"""The forms an answer, or rows that come in, can have: their numbers, their media types, caps.
 
 Runs in: front desk and cells; standard library only. An error is JSON whatever was asked for.
 """
@@ -15,6 +15,15 @@ class Form(IntEnum):
     MARKDOWN = 3
     FILE = 4
     SQL = 5
+
+
+class Written(IntEnum):
+    """How rows are written that come in."""
+
+    CSV = 0
+    TSV = 1
+    NDJSON = 2
+    JSON = 3
 
 
 #: What `Accept` names and `Content-Type` says. One answer has one form; the first is the default.

@@ -8,22 +8,23 @@ cannot compile (a view of a table that is gone, a function or a module that it d
 be told from what it never may: such a file is refused with SQLite's own words.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from sandbox import blocklist, receipts, tokens
-
-#: Runs a statement with values and returns its rows. Raises SQLite's errors, and when the time is
-#: up: by a look at the clock before each, as what is only compiled may never come to one.
-Look = Callable[..., list[tuple[Any, ...]]]
+from sandbox.names import quoted
+from sandbox.ours import Ours
 
 _KINDS = frozenset({"table", "index", "view", "trigger"})
 _VIRTUAL = ["create", "virtual"]
-_RECEIPTS_SQL = receipts.MAKE.replace("IF NOT EXISTS ", "")
 
 
-def inspect(look: Look) -> str | None:
-    """Return why the database is to be refused, or None. Raises what `look` does for the rest."""
+def inspect(look: Ours) -> str | None:
+    """Return why the database is to be refused, or None. Raises what `look` does for the rest.
+
+    `look` is to look at the clock before each statement: what is only compiled never comes to
+    SQLite's own.
+    """
     # Whether something is named that nobody may use comes first: the check below runs expressions.
     rows = look("SELECT type, name, tbl_name, sql FROM main.sqlite_schema")
     for row in rows:
@@ -42,7 +43,7 @@ def _row(kind: object, name: object, table: object, sql: object) -> str | None:
         return "the file is damaged: its schema has a row that describes nothing"
     if receipts.TABLE in (name.lower(), table.lower()):
         # The service reads it past the authorizer, so it must be exactly what the service makes.
-        ours = ("table", receipts.TABLE, receipts.TABLE, _RECEIPTS_SQL)
+        ours = ("table", receipts.TABLE, receipts.TABLE, receipts.MADE)
         return None if (kind, name, table, sql) == ours else f"{name} is the service's own name"
     if sql is None and kind == "index":  # of a UNIQUE or a PRIMARY KEY
         return None
@@ -53,7 +54,7 @@ def _row(kind: object, name: object, table: object, sql: object) -> str | None:
     return f"{name} uses {keyword}, which is not available here" if keyword else None
 
 
-def _compile(look: Look, rows: list[tuple[Any, ...]]) -> None:
+def _compile(look: Ours, rows: list[tuple[Any, ...]]) -> None:
     """Have SQLite compile everything that the schema keeps. Raises what `look` does."""
     triggered = {table.lower() for kind, _, table, _ in rows if kind == "trigger"}
     for kind, name, _, sql in rows:
@@ -64,7 +65,7 @@ def _compile(look: Look, rows: list[tuple[Any, ...]]) -> None:
         # Of a view this shows everything there is. A virtual table opens what lies behind it
         # (FTS5 the table of its content) only when it is really read.
         how, end = ("", "LIMIT 1") if is_virtual else ("EXPLAIN", "")
-        look(f"{how} SELECT * FROM main.{_quoted(name)} {end}")  # noqa: S608 - a name, and quoted
+        look(f"{how} SELECT * FROM main.{quoted(name)} {end}")  # noqa: S608 - a name, and quoted
         if is_virtual or (kind == "view" and name.lower() not in triggered):
             continue
         for statement in _writes(look, name):
@@ -80,16 +81,12 @@ def _compile(look: Look, rows: list[tuple[Any, ...]]) -> None:
                     raise
 
 
-def _writes(look: Look, name: str) -> Iterator[str]:
+def _writes(look: Ours, name: str) -> Iterator[str]:
     """Make the statements that compile each default, check, index and trigger of a table."""
-    table = f"main.{_quoted(name)}"
+    table = f"main.{quoted(name)}"
     yield f"EXPLAIN INSERT INTO {table} DEFAULT VALUES"
     columns = look("SELECT name FROM pragma_table_xinfo(?) WHERE hidden = 0", name)
     # All of them, since a trigger may be for some only.
-    values = ", ".join(f"{_quoted(column)} = NULL" for (column,) in columns)
+    values = ", ".join(f"{quoted(column)} = NULL" for (column,) in columns)
     yield f"EXPLAIN UPDATE {table} SET {values}"  # noqa: S608 - names, and quoted
     yield f"EXPLAIN DELETE FROM {table}"  # noqa: S608 - a name, and quoted
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

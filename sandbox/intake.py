@@ -6,17 +6,18 @@ before it takes any place.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import apsw
 
 from sandbox import frames, inspection, policy, readers
 from sandbox.calls import Value
-from sandbox.failures import code_name
-from sandbox.names import nearest
+from sandbox.columns import Incoming
+from sandbox.failures import code_name, explained, of_a_shortage
+from sandbox.forms import Written
+from sandbox.names import folded, nearest, quoted, short
 from sandbox.ours import Ours
-from sandbox.readers import Incoming, Written
 from sandbox.refusal import Refusal
 
 #: https://www.sqlite.org/fileformat2.html#the_database_header
@@ -97,36 +98,31 @@ class Rows:
         incoming = readers.read(Written(about["written"]), body, self._look_at_clock)
         self._ours("BEGIN")
         try:
-            try:
-                told = self._put(about["name"], incoming)
-                self._ours("COMMIT")
-            except apsw.Error as error:
-                raise self._refusal(error) from None
+            told = self._put(about["name"], incoming)
+            self._run("COMMIT")
         finally:
             if self._connection.in_transaction:
                 self._ours("ROLLBACK")
         return told
 
     def _put(self, name: str, incoming: Incoming) -> dict[str, Any]:
-        table = _quoted(name)
+        table = quoted(name)
         found = self._ours("SELECT name, type FROM pragma_table_xinfo(?) WHERE hidden = 0", name)
-        columns = [_quoted(column) for column in incoming.columns]
+        columns = [quoted(column) for column in incoming.columns]
         as_text: frozenset[int] = frozenset()
         if found:
-            types = {policy.folded(column): kind.upper() for column, kind in found}
+            types = {folded(column): kind.upper() for column, kind in found}
             for column in incoming.columns:
-                if policy.folded(column) not in types:
+                if folded(column) not in types:
                     near = nearest(column, [known for known, _ in found])
                     raise Refusal(
                         "unknown_column",
-                        f"table {name[:100]} has no column named {column[:100]}",
-                        name=column[:100],
+                        f"table {short(name)} has no column named {short(column)}",
+                        name=short(column),
                         suggestions=near,
                     )
             as_text = frozenset(
-                at
-                for at, column in enumerate(incoming.columns)
-                if _is_text(types[policy.folded(column)])
+                at for at, column in enumerate(incoming.columns) if _is_text(types[folded(column)])
             )
         else:
             words = ", ".join(
@@ -137,47 +133,36 @@ class Rows:
         marks = ", ".join("?" * len(columns))
         insert = f"INSERT INTO {table}({', '.join(columns)}) VALUES({marks})"
         count = 0
-        for values in self._values(incoming, as_text):
+        for self._line, values in incoming.rows(as_text):
             self._run(insert, values)
             count += 1
+        self._line = 0
         return {"rows_affected": count, "created": not found, "columns": incoming.columns}
 
     def _run(self, sql: str, values: list[Value] | None = None) -> None:
-        for _ in self._connection.execute(sql, values):
-            pass
-
-    def _values(self, incoming: Incoming, as_text: frozenset[int]) -> Iterator[list[Value]]:
-        for self._line, values in incoming.rows(as_text):
-            if not self._line & 0xFF:
-                self._look_at_clock()
-            yield values
-        self._line = 0
+        try:
+            for _ in self._connection.execute(sql, values):
+                pass
+        except apsw.Error as error:
+            raise self._refusal(error, sql) from None
 
     def _look_at_clock(self) -> None:
         if time.monotonic() >= self._deadline:
             raise Refusal("query_timeout")
 
-    def _refusal(self, error: apsw.Error) -> Refusal:
-        """Return what to tell of SQLite's error, and at which line it was."""
-        fields: dict[str, Any] = {"sqlite_code": code_name(error), "rolled_back": True}
-        if self._line:
-            fields["line"] = self._line
-        if isinstance(error, apsw.FullError):
-            return Refusal("quota_exceeded")
-        if isinstance(error, apsw.InterruptError):
-            return Refusal("query_timeout")
+    def _refusal(self, error: apsw.Error, sql: str) -> Refusal:
+        """Return what to tell of an error in one of our statements, and at which line it was."""
+        if shortage := of_a_shortage(error):
+            return shortage
         if self._denials:
-            return Refusal(*self._denials[0], **fields)
-        if isinstance(error, apsw.ConstraintError):
-            return Refusal("constraint_failed", str(error), **fields)
-        if isinstance(error, apsw.MismatchError):
-            return Refusal("datatype_mismatch", str(error), **fields)
-        return Refusal("sql_error", str(error), **fields)
+            refusal = Refusal(*self._denials[0], sqlite_code=code_name(error))
+        else:
+            refusal = explained(error, sql, self._ours)
+        refusal.fields["rolled_back"] = True
+        if self._line:
+            refusal.fields["line"] = self._line
+        return refusal
 
 
 def _is_text(kind: str) -> bool:
     return "INT" not in kind and any(word in kind for word in _TEXT)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

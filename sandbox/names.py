@@ -1,4 +1,4 @@
-"""Names, as an error tells them: cut short, and those that a wrong one may have been meant for.
+"""Names: as SQL has them, as SQLite compares them, as an error tells them.
 
 Runs in: cells. Standard library only. Pure functions.
 """
@@ -14,6 +14,16 @@ _LEAST = 0.6
 #: So many letters of a name are looked at, or told.
 _LONGEST = 100
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+def quoted(name: str) -> str:
+    """Return a name as SQL has it, whatever is in it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def folded(name: str) -> bytes:
+    """Return a name as SQLite compares names: A to Z are a to z, and no other letters alike."""
+    return name.encode(errors="surrogatepass").lower()
 
 
 def nearest(

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from sandbox import receipts, tokens
+from sandbox.names import folded
 
 #: 10 MB (https://www.sqlite.org/pragma.html#pragma_max_page_count).
 PAGE_BYTES = 4096
@@ -235,19 +236,14 @@ def read_only(actions: Iterable[str]) -> dict[str, Rule]:
     return rules | reading | {"SQLITE_PRAGMA": _read_only_pragma}
 
 
-def folded(name: str) -> bytes:
-    """Return a name as SQLite compares names: A to Z are a to z, and no other letters alike."""
-    return name.encode(errors="surrogatepass").lower()
-
-
 #: What FTS5 and R-Tree call the tables in which they keep one of theirs.
-_SHADOWS = "data idx content docsize config node rowid parent".split()
+SHADOWS = "data idx content docsize config node rowid parent".split()
 
 
 def reach(tables: Iterable[str]) -> frozenset[bytes]:
     """Return all that belongs to tables, in small letters, for `within`."""
     names = [folded(table) for table in tables]
-    own = [name + b"_" + shadow.encode() for name in names for shadow in _SHADOWS]
+    own = [name + b"_" + shadow.encode() for name in names for shadow in SHADOWS]
     return frozenset(names + own)
 
 

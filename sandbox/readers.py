@@ -5,11 +5,10 @@ columns hold and for the rows, so that those are never held all at once.
 """
 
 import zlib
-from collections.abc import Callable
-from enum import IntEnum
 
 from sandbox import documents, separated
-from sandbox.columns import Incoming, refused
+from sandbox.columns import Clock, Incoming, refused
+from sandbox.forms import Written
 
 __all__ = ["Incoming", "Written", "read", "unpack"]
 
@@ -19,16 +18,7 @@ _GZIP = 31
 _SLICE = 1 << 12
 
 
-class Written(IntEnum):
-    """How rows are written that come in."""
-
-    CSV = 0
-    TSV = 1
-    NDJSON = 2
-    JSON = 3
-
-
-def read(written: Written, body: bytes, look_at_clock: Callable[[], None]) -> Incoming:
+def read(written: Written, body: bytes, look_at_clock: Clock) -> Incoming:
     """Return what a body has. Raises Refusal, and so may the rows; and what `look_at_clock` does.
 
     That is called every 1,000 rows.

@@ -20,8 +20,10 @@ MAKE = (
     f"CREATE TABLE IF NOT EXISTS {TABLE}(number INTEGER PRIMARY KEY, key BLOB, print BLOB,"
     " marks INTEGER, body BLOB)"
 )
+#: How the schema has it then.
+MADE = MAKE.replace("IF NOT EXISTS ", "")
 #: How the schema tells of it; a value that has one of these inside may be many tables' words.
-_SHOWING = frozenset({TABLE, MAKE.replace("IF NOT EXISTS ", "")})
+_SHOWING = frozenset({TABLE, MADE})
 #: Older ones give way to newer ones beyond these.
 MOST = 100
 MOST_BYTES = 512 << 10

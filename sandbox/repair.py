@@ -61,7 +61,7 @@ _KINDS = {
     "SQLITE_CONSTRAINT_VTAB": "virtual table",
 }
 #: In these FTS5 and R-Tree keep what is theirs.
-_SHADOW = re.compile(r"(.+)_(?:data|idx|content|docsize|config|node|parent|rowid)", re.DOTALL)
+_SHADOW = re.compile(rf"(.+)_(?:{'|'.join(policy.SHADOWS)})", re.DOTALL)
 
 
 def explain(words: str, name: str, text: str, ours: Ours) -> tuple[str, dict[str, Any]]:

@@ -10,14 +10,16 @@ Others quote everything. Where no data field is unquoted the quotes say nothing,
 is read as if it were unquoted.
 """
 
+import codecs
 import csv
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from sandbox.calls import Value
 from sandbox.columns import (
     ESCAPE,
     QUOTED,
+    Clock,
     Incoming,
     Kind,
     Reader,
@@ -30,11 +32,8 @@ from sandbox.columns import (
     type_of,
 )
 
-Clock = Callable[[], None]
-
 _BATCH = 1000
 _CHUNK = 1 << 16
-_BOM = b"\xef\xbb\xbf"
 
 # A value may have 1 MiB, and a BLOB is a third longer in base64. It is the process's, and nothing
 # else in a cell reads CSV.
@@ -152,7 +151,7 @@ def _records(body: bytes, delimiter: str, look_at_clock: Clock) -> Iterator[tupl
 
 def _chunks(body: bytes, look_at_clock: Clock) -> Iterator[str]:
     """Yield the text piece by piece, each up to the end of a line where there is one."""
-    start = len(_BOM) if body.startswith(_BOM) else 0
+    start = len(codecs.BOM_UTF8) if body.startswith(codecs.BOM_UTF8) else 0
     while start < len(body):
         look_at_clock()
         end = start + _CHUNK

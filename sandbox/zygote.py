@@ -213,8 +213,7 @@ class Zygote:
     def _answer_create(self, asker: Asker, request: Request) -> None:
         if not self._has_room(asker, request):
             return
-        # Whole seconds are what callers are told; rounded up, nobody gets less than the lifetime.
-        expires = math.ceil(self._clock.now() + request.amount)
+        expires = self._end_after(request.amount)
         try:
             self._nursery.make_database(request.instance, expires)
         except OSError as cause:
@@ -226,12 +225,10 @@ class Zygote:
 
     def _answer_fork(self, asker: Asker, request: Request) -> None:
         """Copy a database. The copy has no cell until it is called."""
-        now = self._clock.now()
-        ends = self._place.expires(request.source)
-        if ends is None or ends <= now:
+        if self._end_of(request.source) is None:
             self._reply(asker, request, Outcome.MISSING)
             return
-        expires = math.ceil(now + request.amount)
+        expires = self._end_after(request.amount)
         try:
             self._nursery.copy_database(request.source, request.instance, expires)
         except OSError as cause:
@@ -242,8 +239,8 @@ class Zygote:
         self._reply(asker, request, Outcome.DONE, expires)
 
     def _answer_open(self, asker: Asker, request: Request) -> None:
-        expires = self._place.expires(request.instance)
-        if expires is None or expires <= self._clock.now():
+        expires = self._end_of(request.instance)
+        if expires is None:
             self._reply(asker, request, Outcome.MISSING)
             return
         cell = self._nursery.live.get(request.instance)
@@ -277,11 +274,11 @@ class Zygote:
 
     def _answer_end(self, asker: Asker, request: Request) -> None:
         """Change when a database ends: later, at a given second, or now."""
-        before = self._place.expires(request.instance)
-        now = self._clock.now()
-        if before is None or before <= now:
+        before = self._end_of(request.instance)
+        if before is None:
             self._reply(asker, request, Outcome.MISSING)
             return
+        now = self._clock.now()
         after = before + request.amount if request.op is Op.EXTEND else request.amount
         after = max(after, int(now))
         if after > max(before, self._born(request.instance, now) + self._max_life_s):
@@ -300,6 +297,18 @@ class Zygote:
             return
         cell.then.append(lambda: self._reply(asker, request, Outcome.DONE, after))
         self._nursery.kill(cell)
+
+    def _end_of(self, instance: bytes) -> int | None:
+        """Return the Unix second at which a database is over, None if there is none or it is."""
+        expires = self._place.expires(instance)
+        return expires if expires is not None and expires > self._clock.now() else None
+
+    def _end_after(self, seconds: int) -> int:
+        """Return the end of a lifetime that begins now.
+
+        Whole seconds are what callers are told; rounded up, nobody gets less than the lifetime.
+        """
+        return math.ceil(self._clock.now() + seconds)
 
     def _born(self, instance: bytes, now: float) -> float:
         """Return when a database was made, by its id (RFC 9562, 5.7): Unix seconds, not later."""

@@ -6,6 +6,7 @@ Runs in: front desk. A body that passes goes on to the cell as it came.
 import asyncio
 import difflib
 import json
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -18,9 +19,9 @@ from walkin.errors import Refused
 WHOLE = "walkin.whole"
 
 MAX_BODY_BYTES = 8192
-#: A body over the cap is read on and thrown away up to here, so that a caller who sends first
-#: and reads later gets the answer and not a reset connection.
-_DISCARD_BYTES = 1 << 20
+#: So much of a body that is over its cap is read on and thrown away, so that a caller who sends
+#: first and reads later gets the answer and not a reset connection.
+_DISCARD_BYTES = (1 << 20) - MAX_BODY_BYTES
 #: From the end of the headers to the end of the body.
 _BODY_TIMEOUT_S = 10.0
 
@@ -37,39 +38,49 @@ _APART = (("many", "args"), ("many", "each"), ("explain", "many"), ("explain", "
 _FIELDS = ("sql", "args", "many", *sorted(_SWITCHES), *_CHOICES, *_CAPS)
 
 
-async def receive(request: Request) -> bytes:
-    """Return the body. Raises Refused (413, 408), ClientDisconnect."""
+async def receive(
+    request: Request,
+    most: int = MAX_BODY_BYTES,
+    within_s: float | None = None,
+    hold: Callable[[int], object] | None = None,
+) -> bytes:
+    """Return the body. Raises Refused (413, 408), ClientDisconnect, and what `hold` does.
+
+    `hold` is told how many bytes of it are to be held now.
+    """
+    pieces: list[bytes] = []
     if request.scope.get(WHOLE):
         # Here already, as most bodies are: a clock would cost more than all the rest.
-        body, size = await _collect(request)
+        size = await _collect(request, pieces, most, hold)
     else:
         try:
-            async with asyncio.timeout(_BODY_TIMEOUT_S):
-                body, size = await _collect(request)
+            async with asyncio.timeout(_BODY_TIMEOUT_S if within_s is None else within_s):
+                size = await _collect(request, pieces, most, hold)
         except TimeoutError:
             raise Refused("body_timeout", headers={"Connection": "close"}) from None
-    if size > MAX_BODY_BYTES:
-        raise Refused(
-            "body_too_large", f"at most {MAX_BODY_BYTES} bytes", headers={"Connection": "close"}
-        )
-    return body
+    if size > most:
+        raise Refused("body_too_large", f"at most {most} bytes", headers={"Connection": "close"})
+    return b"".join(pieces)
 
 
-async def _collect(request: Request) -> tuple[bytes, int]:
-    """Return the body, or what of it is below the cap, and how long it is."""
-    body = b""
+async def _collect(
+    request: Request, pieces: list[bytes], most: int, hold: Callable[[int], object] | None
+) -> int:
+    """Gather the body, or what of it is below the cap; return how long it is."""
     size = 0
     more = True
-    while more and size <= _DISCARD_BYTES:
+    while more and size <= most + _DISCARD_BYTES:
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         piece = message.get("body", b"")
         more = message.get("more_body", False)
         size += len(piece)
-        if size <= MAX_BODY_BYTES:
-            body += piece
-    return body, size
+        if size <= most:
+            if hold is not None:
+                hold(len(piece))
+            pieces.append(piece)
+    return size
 
 
 def members(body: bytes, known: tuple[str, ...]) -> dict[str, Any]:

@@ -158,12 +158,16 @@ class Desk:
         await self.throttle.count_request(client, call.standing)
         return call, head, client
 
-    def admit(self, call: Call, tokens: list[str], wanted: Wanted) -> Wanted:
+    def admit(
+        self, call: Call, tokens: list[str], wanted: Wanted, *, takes_all: bool = False
+    ) -> Wanted:
         """Note the token's database as that of the call; return what is wanted within its grant.
 
-        Raises Refused (404).
+        Raises Refused (404), and (403) if it `takes_all` tables and the token is for some.
         """
         grant = self.grant_of(tokens)
+        if takes_all and grant.tables:
+            raise Refused("token_too_narrow", "it is for some tables, and this is all of them")
         call.instance = grant.instance
         if grant.tables is None:
             return wanted

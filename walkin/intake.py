@@ -7,24 +7,23 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sandbox.forms import Form
+from sandbox.forms import Form, Written
 from sandbox.frames import Ask
 from walkin import heads
 from walkin.cargo import Hold
 from walkin.endpoints import Desk
 from walkin.errors import Refused
 from walkin.heads import Head
-from walkin.session import Session
+from walkin.session import Session, made
 from walkin.turn import Wanted
 
-#: By the numbers of sandbox.readers.Written, which is the cells'.
 _WRITTEN = {
-    "text/csv": 0,
-    "text/tab-separated-values": 1,
-    "application/x-ndjson": 2,
-    "application/ndjson": 2,
-    "application/jsonl": 2,
-    "application/json": 3,
+    "text/csv": Written.CSV,
+    "text/tab-separated-values": Written.TSV,
+    "application/x-ndjson": Written.NDJSON,
+    "application/ndjson": Written.NDJSON,
+    "application/jsonl": Written.NDJSON,
+    "application/json": Written.JSON,
 }
 _LONGEST_NAME = 1000
 #: What POST /session makes a database from.
@@ -52,7 +51,6 @@ class Intake:
             raise Refused("content_type", "and not encoded", hint="leave Content-Encoding out")
         call.instance = self._desk.instance_of(head.tokens)
         async with self._hold.cargo(request, client) as file:
-            call.received = len(file)
             return await self._desk.run(call, b"", Wanted(Ask.LOAD, attached=file), {})
 
     async def rows(self, request: Request) -> Response:
@@ -70,7 +68,6 @@ class Intake:
             raise Refused("invalid_option", f"a table's name has at most {_LONGEST_NAME} letters")
         about = {"name": name, "written": written, "gzip": codings == ["gzip"]}
         async with self._hold.cargo(request, client) as body:
-            call.received = len(body)
             wanted = Wanted(Ask.ROWS, Form.JSON, attached=body)
             return await self._desk.run(call, orjson.dumps(about), wanted, {})
 
@@ -82,11 +79,10 @@ class Intake:
         call, _, client = await self._desk.begin(request)
         ttl_s = self._session.lifetime(request.query_params)
         async with self._hold.cargo(request, client) as source:
-            call.received = len(source)
             told, headers = await self._session.make(call, client, ttl_s)
             filled = await self._desk.run(call, b"", Wanted(ask, attached=source), headers)
         if filled.status_code == 200:  # noqa: PLR2004
-            return self._session.made(told, headers)
+            return made(told, headers)
         return filled
 
 

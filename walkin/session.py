@@ -17,6 +17,7 @@ from sandbox.frames import Ask
 from walkin import bodies, heads
 from walkin.endpoints import Desk, about
 from walkin.errors import Refused, busy
+from walkin.heads import Head
 from walkin.ledger import Call
 from walkin.reply import Reply
 from walkin.settings import Settings
@@ -43,16 +44,12 @@ class Session:
     async def create(self, request: Request) -> Response:
         """POST /session: make a database, and run nothing in it."""
         call, head, client = await self._desk.begin(request)
-        body = await bodies.receive(request)
-        call.received = len(body)
-        said: dict[str, Any] = {}
-        if body:
-            heads.check_type(head)
-            said = bodies.members(body, ("ttl_s",))
-        ttl_s = said.get("ttl_s", self.lifetime(request.query_params))
-        if ttl_s is not None:
+        said = await _said(request, call, head, "ttl_s")
+        ttl_s = self.lifetime(request.query_params)
+        if "ttl_s" in said:
+            ttl_s = said["ttl_s"]
             _check_whole("ttl_s", ttl_s, self._most_s)
-        return self.made(*await self.make(call, client, ttl_s))
+        return made(*await self.make(call, client, ttl_s))
 
     def lifetime(self, parameters: QueryParams) -> int | None:
         """Return the lifetime that a URL says, where the body is something else. Raises Refused."""
@@ -77,37 +74,27 @@ class Session:
         told = {"token": headers["X-Walkin-Session"], **_life(grant, expires, left_s)}
         return told, headers
 
-    def made(self, told: dict[str, Any], headers: dict[str, str]) -> Reply:
-        """Return the answer that a database is there."""
-        return Reply(201, orjson.dumps(told), headers)
-
     async def fork(self, request: Request) -> Response:
         """POST /session/fork: make copies of it, all alike."""
         call, head, client = await self._desk.begin(request)
-        body = await bodies.receive(request)
-        call.received = len(body)
-        said: dict[str, Any] = {}
-        if body:
-            heads.check_type(head)
-            said = bodies.members(body, ("count", "ttl_s"))
-        ttl_s, count = said.get("ttl_s"), said.get("count")
-        _check_whole("ttl_s", self._most_s if ttl_s is None else ttl_s, self._most_s)
-        _check_whole("count", 1 if count is None else count, _MOST_FORKS)
+        said = await _said(request, call, head, "ttl_s", "count")
+        for option, most in (("ttl_s", self._most_s), ("count", _MOST_FORKS)):
+            if option in said:
+                _check_whole(option, said[option], most)
+        ttl_s, count = said.get("ttl_s"), said.get("count", 1)
         call.instance = self._desk.instance_of(head.tokens)
-        await self._desk.throttle.count_forks(client, count or 1, call.standing)
+        await self._desk.throttle.count_forks(client, count, call.standing)
         try:
             forks = [await self._fork(call.instance, ttl_s)]
             # Of the copy, which nobody knows yet: so all are of one moment.
-            source, _ = forks[0]
-            forks += [await self._fork(source, ttl_s) for _ in range((count or 1) - 1)]
+            source, one = forks[0]
+            forks += [await self._fork(source, ttl_s) for _ in range(count - 1)]
         except SandboxError as cause:
             raise self._refusal(call, cause, "") from cause
-        told = [life for _, life in forks]
-        if count is not None:
-            return Reply(201, orjson.dumps({"forks": told}), {})
-        (one,) = told
+        if "count" in said:
+            return made({"forks": [told for _, told in forks]}, {})
         headers = {"X-Walkin-Session": one["token"], "X-Walkin-Ttl": str(one["expires"])}
-        return Reply(201, orjson.dumps(one), headers)
+        return made(one, headers)
 
     async def _fork(self, source: bytes, ttl_s: int | None) -> tuple[bytes, dict[str, Any]]:
         """Make one copy; return its id, and what its holder is told."""
@@ -125,10 +112,7 @@ class Session:
     async def narrow(self, request: Request) -> Response:
         """POST /session/tokens: make a token for reading, which may be in a URL."""
         call, head, _ = await self._desk.begin(request)
-        body = await bodies.receive(request)
-        call.received = len(body)
-        heads.check_type(head)
-        said = bodies.members(body, ("scope", "ttl_s", "tables"))
+        said = await _said(request, call, head, "scope", "ttl_s", "tables", needed=True)
         if said.get("scope") != "read":
             raise Refused("invalid_option", '`scope` must be "read"', option="scope")
         tables = said.get("tables", [])
@@ -148,15 +132,12 @@ class Session:
             token = self._desk.seal.narrow(grant)
         except ValueError as cause:
             raise Refused("invalid_option", f"`tables` has {cause}", option="tables") from None
-        return Reply(201, orjson.dumps({"token": token, **_life(grant, ends, left_s)}), {})
+        return made({"token": token, **_life(grant, ends, left_s)}, {})
 
     async def change(self, request: Request) -> Response:
         """PATCH /session: have it end later, or at a given second."""
         call, head, _ = await self._desk.begin(request)
-        body = await bodies.receive(request)
-        call.received = len(body)
-        heads.check_type(head)
-        said = bodies.members(body, ("extend_s", "expires_at"))
+        said = await _said(request, call, head, "extend_s", "expires_at", needed=True)
         if len(said) != 1:
             raise Refused("invalid_option", "one of `extend_s` and `expires_at` is needed")
         ((option, value),) = said.items()
@@ -201,6 +182,23 @@ class Session:
             raise cause
         log.info("not done: %r", cause, extra=about(call))
         return busy()
+
+
+def made(told: dict[str, Any], headers: dict[str, str]) -> Reply:
+    """Return the answer that something is there now."""
+    return Reply(201, orjson.dumps(told), headers)
+
+
+async def _said(
+    request: Request, call: Call, head: Head, *known: str, needed: bool = False
+) -> dict[str, Any]:
+    """Return the members of a body, none if it may be left out and is. Raises Refused."""
+    body = await bodies.receive(request)
+    call.received = len(body)
+    if not body and not needed:
+        return {}
+    heads.check_type(head)
+    return bodies.members(body, known)
 
 
 def _life(grant: Grant, expires: int, left_s: float) -> dict[str, Any]:

@@ -11,8 +11,7 @@ import pytest
 
 from tests.handles import Client, Service, wait_until
 from tests.hostile.sql import QUICK
-from tests.hostile.sql_case import FURNITURE
-from tests.live.test_read_only import MORE, WRITES, dump
+from tests.live.test_read_only import WRITES, dump, furnished
 
 SECRETS = """
     CREATE TABLE open(id INTEGER PRIMARY KEY, a); INSERT INTO open VALUES(1, 'shown');
@@ -47,10 +46,7 @@ def by_url(client: Client, path: str = "/sql", **parameters: Any) -> httpx.Respo
 
 @pytest.fixture(scope="module")
 def owner(service: Service) -> Client:
-    client = service.client()
-    assert client.sql(FURNITURE).status == 200
-    assert client.sql(MORE).status == 200
-    return client
+    return furnished(service)
 
 
 @pytest.fixture(scope="module")

@@ -43,13 +43,18 @@ def look(client: Client, sql: str, args: Any = None, **options: Any) -> Answer:
     return client.call(sql, args=args, readonly=True, **options)
 
 
-@pytest.fixture(scope="module")
-def shown(service: Service) -> Client:
-    """A caller whose database nothing in this module may change."""
+def furnished(service: Service) -> Client:
+    """A caller with a database that has something of everything."""
     client = service.client()
     assert client.sql(FURNITURE).status == 200
     assert client.sql(MORE).status == 200
     return client
+
+
+@pytest.fixture(scope="module")
+def shown(service: Service) -> Client:
+    """A caller whose database nothing in this module may change."""
+    return furnished(service)
 
 
 @pytest.fixture(scope="module")

@@ -386,15 +386,9 @@ class Zygote:
             self._sockets.append(line.sock)
         return control.decode_reply(packet), line
 
-    def ask(
-        self,
-        op: Op,
-        instance: bytes = bytes(16),
-        amount: int = 0,
-        cell: int = 0,
-        source: bytes = bytes(16),
-    ) -> tuple[Reply, Line | None]:
-        number = self.send(op, instance, amount, cell, source)
+    def ask(self, op: Op, *about: Any, **more: Any) -> tuple[Reply, Line | None]:
+        """Ask as `send` does; wait for the reply and the line that comes with it."""
+        number = self.send(op, *about, **more)
         reply, line = self.receive()
         assert reply.number == number
         return reply, line
