@@ -25,9 +25,11 @@ from sandbox.engine import Engine
 from sandbox.errors import FrameError
 from sandbox.forms import AS_THEY_COME
 from sandbox.frames import Ask, Asked, Decoder, Kind
+from sandbox.gate import Gate
 from sandbox.jail import Walls
 from sandbox.leash import Order, Report
 from sandbox.place import DATABASE, Place
+from sandbox.porter import Porter
 from sandbox.refusal import Refusal
 from sandbox.sqlite import seed_randomness
 
@@ -65,10 +67,10 @@ def run(own: socket.socket, zygote: int, place: Place, walls: Walls, ruleset: Ru
 
 
 def _confined(own: socket.socket, line: socket.socket, folder: Path) -> None:
-    engine = Engine(folder / DATABASE)
+    gate = Gate(folder / DATABASE)
     leash.send_report(own, Report.READY)
-    _Cell(own, engine, line).serve()
-    engine.close()
+    _Cell(own, gate, line).serve()
+    gate.close()
 
 
 class _Line:
@@ -107,9 +109,11 @@ class _Line:
 class _Cell:
     """The loop: the zygote's orders first, then calls, one after the other."""
 
-    def __init__(self, own: socket.socket, engine: Engine, line: socket.socket) -> None:
+    def __init__(self, own: socket.socket, gate: Gate, line: socket.socket) -> None:
         self._own = own
-        self._engine = engine
+        self._gate = gate
+        self._engine = Engine(gate)
+        self._porter = Porter(gate)
         self._lines: dict[int, _Line] = {}
         self._poll = select.poll()
         self._poll.register(own, select.POLLIN)
@@ -191,7 +195,7 @@ class _Cell:
 
     def _tidy(self) -> None:
         try:
-            self._engine.tidy()
+            self._gate.tidy()
         except Exception:
             # Of no more use. A call that has come meanwhile was not begun and is not lost.
             self._retire()
@@ -222,22 +226,22 @@ class _Cell:
         if asked.reach:
             raise Refusal("read_only", "the token is for reading")
         if asked.ask is Ask.LOAD:
-            return self._engine.load(attached, deadline)
+            return self._porter.load(attached, deadline)
         if asked.ask is Ask.SCRIPT:
             return self._engine.run_script(attached, deadline)
-        return self._engine.add_rows(orjson.loads(asked.body), attached, deadline)
+        return self._porter.add_rows(orjson.loads(asked.body), attached, deadline)
 
     def _ask(self, asked: Asked, sock: socket.socket, deadline: float) -> Answer:
         tables = _tables(asked)
         if asked.ask is Ask.SCHEMA:
-            return self._engine.describe(asked.form, deadline, tables)
+            return self._porter.describe(asked.form, deadline, tables)
         if asked.ask is Ask.SIZE:
-            return self._engine.measure(orjson.loads(asked.body), deadline)
+            return self._porter.measure(orjson.loads(asked.body), deadline)
         say = _Mouth(sock, deadline).say if asked.form in AS_THEY_COME else None
         if asked.ask in (Ask.FILE, Ask.DUMP) and say:
             if tables is not None:
                 raise Refusal("not_authorized", "the token is for some tables, and this is all")
-            out = self._engine.copy_out if asked.ask is Ask.FILE else self._engine.dump
+            out = self._porter.copy_out if asked.ask is Ask.FILE else self._porter.dump
             return out(deadline, say)
         if asked.ask is Ask.TABLE:
             table = calls.whole_table(asked.body.decode(), asked.form)

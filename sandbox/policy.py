@@ -1,6 +1,6 @@
 """What SQL may do and how much of it: limits, fixed settings, and the authorizer's rules.
 
-Runs in: cells. Standard library only, everything by SQLite's own names; engine.py binds it.
+Runs in: cells. Standard library only, everything by SQLite's own names; gate.py binds it.
 SQLite's advice for hostile SQL is followed (https://www.sqlite.org/security.html); where a limit
 is wider it is because honest SQL within 8 KB needs it, and the heap and the clocks still hold.
 
@@ -51,15 +51,20 @@ SWITCHES = {
 # Exclusive locking before the first read keeps the WAL index in memory: no third file
 # (https://www.sqlite.org/wal.html#noshm). Nobody asks a disposable database to survive the
 # machine: synchronous=OFF.
-PRAGMAS = f"""
+_PRAGMAS = f"""
     PRAGMA locking_mode=EXCLUSIVE; PRAGMA synchronous=OFF; PRAGMA journal_mode=WAL;
-    PRAGMA max_page_count={MAX_PAGES}; PRAGMA temp_store=MEMORY;
+    PRAGMA max_page_count={{most_pages:d}}; PRAGMA temp_store=MEMORY;
     PRAGMA temp.max_page_count={MAX_PAGES}; PRAGMA foreign_keys=ON; PRAGMA mmap_size=0;
     PRAGMA cell_size_check=ON; PRAGMA wal_autocheckpoint=1000; PRAGMA journal_size_limit=0;
     PRAGMA busy_timeout=1000; SELECT count(*) FROM sqlite_schema;
 """  # noqa: S608 - nothing in it comes from outside
 #: The virtual table modules that stay.
 MODULES = frozenset({"fts5", "fts5vocab", "rtree", "rtree_i32"})
+
+
+def pragmas(most_pages: int) -> str:
+    """Return what a database of so many pages at most is opened with."""
+    return _PRAGMAS.format(most_pages=most_pages)
 
 
 class Denial(NamedTuple):
@@ -87,7 +92,7 @@ _PRAGMAS_WITH_ANY_VALUE = frozenset(
     reverse_unordered_selects automatic_index query_only wal_checkpoint shrink_memory
     """.split()
 )
-#: Of those, the ones that change the connection and not the file: engine.py undoes them.
+#: Of those, the ones that change the connection and not the file: gate.py undoes them.
 PRAGMAS_OF_A_CALL = frozenset(
     """
     analysis_limit recursive_triggers case_sensitive_like reverse_unordered_selects

@@ -137,7 +137,7 @@ def _eat_memory(_: Any, sock: socket.socket) -> None:
 
 def _fill_files(cell: Any, sock: socket.socket) -> None:
     most = limits.RLIMITS[acts.resource.RLIMIT_FSIZE]
-    database = cell._engine._file
+    database = cell._gate._file
     for path in (database, database + "-wal"):
         fd = os.open(path, os.O_RDWR)
         for at in range(0, most, 1 << 20):

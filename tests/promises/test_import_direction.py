@@ -21,7 +21,9 @@ _CELL_SIDE = {
     "sandbox.jail",
     "sandbox.kernel",
     "sandbox.limits",
+    "sandbox.gate",
     "sandbox.engine",
+    "sandbox.porter",
     "sandbox.calls",
     "sandbox.parameters",
     "sandbox.tokens",
@@ -86,7 +88,10 @@ def test_module_brings_nothing_it_must_not(module: str) -> None:
 @pytest.mark.parametrize(
     ("library", "homes"),
     [
-        ("apsw", ["engine", "failures", "intake", "sqlite", "statements", "stats"]),
+        (
+            "apsw",
+            ["engine", "failures", "gate", "intake", "porter", "sqlite", "statements", "stats"],
+        ),
         ("ctypes", ["kernel"]),
         ("pyseccomp", ["kernel"]),
     ],

@@ -10,6 +10,7 @@ _AFTER_THE_FORK = [
     "jail",
     "limits",
     "kernel",
+    "gate",
     "engine",
     "sqlite",
     "calls",
@@ -25,6 +26,7 @@ _AFTER_THE_FORK = [
     "receipts",
     "stats",
     "plans",
+    "porter",
     "schema",
     "dump",
     "intake",
@@ -45,7 +47,7 @@ _AFTER_THE_FORK = [
     "frames",
     "errors",
 ]
-_MOST_LINES = 3750
+_MOST_LINES = 3800
 #: What the wall is made of: whoever takes a cell over from SQL has the rest already.
 _WALL = ("cell", "jail", "limits", "kernel", "leash", "descriptors", "frames", "errors")
 _MOST_LINES_OF_THE_WALL = 640

@@ -14,8 +14,8 @@ import pytest
 
 from sandbox import cell as cell_process
 from sandbox import frames, leash, limits
-from sandbox.engine import Engine
 from sandbox.frames import Kind
+from sandbox.gate import Gate
 from sandbox.jail import Walls
 from sandbox.leash import Order, Report
 from sandbox.place import DATABASE, FILES, Place
@@ -514,10 +514,10 @@ def test_a_call_in_progress_is_finished_before_the_cell_retires(cell: Cell) -> N
 def test_a_cell_that_cannot_be_tidied_ends_without_a_call_lost(
     start_cell: Callable[[], Cell], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: Engine) -> None:
+    def fail(_: Gate) -> None:
         raise RuntimeError("no")
 
-    monkeypatch.setattr(Engine, "tidy", fail)
+    monkeypatch.setattr(Gate, "tidy", fail)
     cell = start_cell()
     line = cell.assign()
     line.sock.sendall(call_frame("SELECT 1") + call_frame("SELECT 2"))

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from sandbox import blocklist, dump, policy, receipts
 from sandbox.calls import Call
 from sandbox.engine import Engine
+from sandbox.gate import RULES, Gate
 from sandbox.place import DATABASE, FILES
 from sandbox.sqlite import blank_database
 
@@ -54,33 +55,35 @@ def stock(script: str) -> Iterator[Ask]:
         yield lambda sql, *values: made.execute(sql, values).fetchall()
 
 
-class Script(Engine):
+class Script:
     """An engine that lets a script say `foreign_keys`, and be long; no more than that."""
 
     def __init__(self, folder: Path) -> None:
         for name in FILES:
             (folder / name).write_bytes(blank_database() if name == DATABASE else b"")
-        super().__init__(folder / DATABASE)
-        self._connection.limit(apsw.SQLITE_LIMIT_SQL_LENGTH, 1 << 30)
+        self.gate = Gate(folder / DATABASE)
+        self.engine = Engine(self.gate)
+        self.connection.limit(apsw.SQLITE_LIMIT_SQL_LENGTH, 1 << 30)
 
     def fill(self, script: str) -> None:
         pragma = apsw.SQLITE_PRAGMA
-        usual = self._rules[pragma]
-        self._rules = self._rules | {
-            pragma: lambda name, value: None if name == "foreign_keys" else usual(name, value)
-        }
-        self.run(Call(script, is_plain=True), time.monotonic() + 30)
+        usual = RULES[pragma]
+        self.gate.set_rules(
+            RULES
+            | {pragma: lambda name, value: None if name == "foreign_keys" else usual(name, value)}
+        )
+        self.engine.run(Call(script, is_plain=True), time.monotonic() + 30)
 
     @property
     def connection(self) -> apsw.Connection:
-        return self._connection
+        return self.gate.connection
 
 
 @pytest.fixture
 def cell(tmp_path: Path) -> Iterator[Script]:
     made = Script(tmp_path)
     yield made
-    made.close()
+    made.gate.close()
 
 
 def schema_of(ask: Ask) -> set[tuple[str, ...]]:
@@ -254,7 +257,7 @@ def test_versions_are_kept(source: apsw.Connection, cell: Script) -> None:
 
 
 def test_the_services_own_table_is_left_out(cell: Script) -> None:
-    cell.run(Call("CREATE TABLE t(a)", key=b"k", print=b"p"), time.monotonic() + 5)
+    cell.engine.run(Call("CREATE TABLE t(a)", key=b"k", print=b"p"), time.monotonic() + 5)
     assert cell.connection.table_exists("main", receipts.TABLE)
     script = script_of(cell.connection)
     assert "CREATE TABLE t(a)" in script

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from sandbox import blocklist, policy
 from sandbox.calls import Bindings, Call
 from sandbox.engine import Engine
+from sandbox.gate import Gate
 from sandbox.place import DATABASE, FILES
 from sandbox.refusal import Refusal, encode
 from sandbox.sqlite import blank_database
@@ -34,7 +35,8 @@ class Bench:
             (folder / name).write_bytes(blank_database() if name == DATABASE else b"")
         self.folder = folder
         self.file = folder / DATABASE
-        self.engine = Engine(self.file)
+        self.gate = Gate(self.file)
+        self.engine = Engine(self.gate)
 
     def run(self, sql: str, args: Bindings | None = None, within_s: float = 30) -> Any:
         """Run one call and return its answer."""
@@ -65,7 +67,7 @@ class Bench:
 
     def next_call(self) -> None:
         """What a cell does between two calls."""
-        self.engine.tidy()
+        self.gate.tidy()
 
 
 @pytest.fixture
@@ -73,7 +75,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made = Bench(tmp_path)
     yield made
     with contextlib.suppress(Exception):
-        made.engine.close()
+        made.gate.close()
 
 
 # --- the blank database ---
@@ -102,7 +104,7 @@ def test_a_new_database_has_no_version_and_no_application_of_its_own(bench: Benc
 def test_a_closed_database_is_all_in_its_file(bench: Bench) -> None:
     bench.run("CREATE TABLE t(a); INSERT INTO t VALUES('kept')")
     assert (bench.folder / FILES[1]).stat().st_size > 0
-    bench.engine.close()
+    bench.gate.close()
     wal = bench.folder / FILES[1]
     assert not wal.exists() or wal.stat().st_size == 0
     with contextlib.closing(sqlite3.connect(bench.file)) as plain:
@@ -116,12 +118,12 @@ def test_a_database_that_was_not_closed_is_recovered(bench: Bench, tmp_path: Pat
     other.mkdir()
     for name in FILES:
         (other / name).write_bytes((bench.folder / name).read_bytes())
-    again = Engine(other / DATABASE)
+    gate = Gate(other / DATABASE)
     try:
-        body = again.run(Call("SELECT a FROM t"), time.monotonic() + 5).body
+        body = Engine(gate).run(Call("SELECT a FROM t"), time.monotonic() + 5).body
         assert json.loads(body)["rows"] == [["kept"]]
     finally:
-        again.close()
+        gate.close()
 
 
 def test_no_file_but_the_two_is_ever_made(bench: Bench) -> None:
@@ -805,9 +807,9 @@ def test_every_wall_stands_again_after_the_tidying(bench: Bench) -> None:
 
 def test_tidying_after_a_plain_call_reopens_nothing(bench: Bench) -> None:
     bench.run("CREATE TABLE t(a); INSERT INTO t VALUES(1); PRAGMA user_version = 1")
-    before = bench.engine._connection
+    before = bench.gate.connection
     bench.next_call()
-    assert bench.engine._connection is before
+    assert bench.gate.connection is before
 
 
 def test_a_read_that_an_r_tree_leaves_open_behind_an_error_is_tidied_away(bench: Bench) -> None:
@@ -817,7 +819,7 @@ def test_a_read_that_an_r_tree_leaves_open_behind_an_error_is_tidied_away(bench:
     bench.next_call()
     assert bench.rows("SELECT a FROM r") == [[1]]
     bench.refusal("INSERT INTO r VALUES(7, 0, 0), (8, 1, 0)")
-    bench.engine.close()
+    bench.gate.close()
 
 
 # --- pragmas ---
@@ -1274,7 +1276,7 @@ def test_any_sql_is_answered_or_refused_and_the_engine_goes_on(
                 assert 0 <= at <= len(sql)
             bench.next_call()
             assert bench.value("SELECT 1") == 1
-        bench.engine.close()
+        bench.gate.close()
         with contextlib.closing(sqlite3.connect(bench.file)) as plain:
             assert plain.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
@@ -1282,7 +1284,7 @@ def test_any_sql_is_answered_or_refused_and_the_engine_goes_on(
 def test_a_damaged_file_costs_no_more_with_each_call(tmp_path: Path) -> None:
     """An exception that is raised again keeps the way it went before, unless that is dropped."""
     (tmp_path / "main.db").write_bytes(b"\xff" * 8192)
-    engine = Engine(tmp_path / "main.db")
+    engine = Engine(Gate(tmp_path / "main.db"))
 
     def steps() -> int:
         with pytest.raises(Refusal) as raised:

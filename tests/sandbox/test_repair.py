@@ -16,7 +16,7 @@ from tests.sandbox.test_engine import Bench
 def bench(tmp_path: Path) -> Iterator[Bench]:
     made = Bench(tmp_path)
     yield made
-    made.engine.close()
+    made.gate.close()
 
 
 def fields(bench: Bench, sql: str) -> dict[str, Any]:

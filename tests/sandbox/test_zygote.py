@@ -407,7 +407,7 @@ def test_a_blank_cell_that_dies_is_replaced(start_zygote: Starter) -> None:
 
 def test_the_last_words_of_a_cell_are_in_the_log_with_its_end(folder: Path) -> None:
     with closing(Zygote(folder / "data")) as zygote:
-        broken = "from sandbox.engine import Engine\nEngine.tidy = lambda _: 1 / 0\n"
+        broken = "from sandbox.gate import Gate\nGate.tidy = lambda _: 1 / 0\n"
         zygote.process = zygote.popen_program(broken + RUN)
         for _ in range(20):
             instance, line = zygote.create()
@@ -940,7 +940,7 @@ def test_a_wall_that_does_not_stand_ends_it_with_status_3_before_any_question(
     [
         "from sandbox import leash, proof; proof._PATIENCE_S = 0.1\n"
         "leash.send_report = lambda *_: __import__('time').sleep(60)\n",
-        "from sandbox.engine import Engine; Engine._open = lambda _: 1 / 0\n",
+        "from sandbox.gate import Gate; Gate._open = lambda _: 1 / 0\n",
         "import os; os.fork = lambda: (_ for _ in ()).throw(OSError('no more processes'))\n",
         "from sandbox.place import Place\n"
         "Place.create = lambda *_: (_ for _ in ()).throw(OSError('no room'))\n",
