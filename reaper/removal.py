@@ -4,7 +4,7 @@ Runs in: the reaper.
 
     1. the zygote kills the cell and says when it has ended    (nothing writes any more)
     2. the folder is moved aside                               (one rename: out of reach)
-    3. what was moved is deleted                               (following no link)
+    3. what was moved is deleted, and what was kept of it      (following no link)
     4. record and turn are dropped, in this order              (the turn last: it brings us back)
 """
 

@@ -66,11 +66,15 @@ def main() -> int:
         return EXIT_WALLS
     front = frozenset({chosen.front_user.uid if chosen.front_user else starter})
     reaper = front | {chosen.reaper_user.uid if chosen.reaper_user else os.geteuid()}
-    askers = {
+    may_ask = {
         Op.CREATE: front,
         Op.OPEN: front,
         Op.TOUCH: front,
         Op.FORK: front,
+        Op.STATES: front,
+        Op.KEEP: front,
+        Op.GO_BACK: front,
+        Op.DROP: front,
         Op.EXTEND: front,
         Op.END_AT: front,
         Op.KILL: reaper,
@@ -82,7 +86,9 @@ def main() -> int:
     notifier = Notifier(os.environ)
     try:
         time_here = clock.keep(place)
-        zygote = Zygote(listener, place, time_here, chosen, walls, database, askers, notifier.alive)
+        zygote = Zygote(
+            listener, place, time_here, chosen, walls, database, may_ask, notifier.alive
+        )
         # What is here now lives as long as we do: keep the collector from touching shared pages.
         gc.collect()
         gc.freeze()

@@ -51,12 +51,12 @@ def run(own: socket.socket, zygote: int, place: Place, walls: Walls, ruleset: Ru
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         seed_randomness()
         setproctitle("walkin: blank cell")
-        order, instance, line = leash.receive_order(own)
+        order, instance, most_pages, line = leash.receive_order(own)
         if order is Order.ASSIGN and line is not None:
             setproctitle(f"walkin: cell {instance.hex()}")
             folder = place.folder(instance)
             jail.enter(folder, walls, ruleset)
-            _confined(own, line, folder)
+            _confined(own, line, folder, most_pages)
         status = 0
     except EOFError:
         status = 0
@@ -66,8 +66,8 @@ def run(own: socket.socket, zygote: int, place: Place, walls: Walls, ruleset: Ru
         os._exit(status)
 
 
-def _confined(own: socket.socket, line: socket.socket, folder: Path) -> None:
-    gate = Gate(folder / DATABASE)
+def _confined(own: socket.socket, line: socket.socket, folder: Path, most_pages: int) -> None:
+    gate = Gate(folder / DATABASE, most_pages)
     leash.send_report(own, Report.READY)
     _Cell(own, gate, line).serve()
     gate.close()
@@ -117,6 +117,8 @@ class _Cell:
         self._lines: dict[int, _Line] = {}
         self._poll = select.poll()
         self._poll.register(own, select.POLLIN)
+        self._orders = select.poll()
+        self._orders.register(own, select.POLLIN)
         self._add(line)
 
     def _add(self, sock: socket.socket) -> None:
@@ -141,13 +143,13 @@ class _Cell:
                 if fd == own:
                     if not self._obey():
                         return
-                elif fd in self._lines:
-                    self._read(self._lines[fd])
+                elif fd in self._lines and not self._read(self._lines[fd]):
+                    return
 
     def _obey(self) -> bool:
         """Take one order; False ends the cell."""
         try:
-            order, _, line = leash.receive_order(self._own)
+            order, _, _, line = leash.receive_order(self._own)
         except EOFError:
             return False
         if order is Order.CONNECT and line is not None:
@@ -164,16 +166,23 @@ class _Cell:
             except OSError:
                 continue
 
-    def _read(self, line: _Line) -> None:
+    def _read(self, line: _Line) -> bool:
+        """Answer the calls that have come by a line; False ends the cell."""
+        is_first = True
         try:
             data = line.sock.recv(_RECEIVE_BYTES)
             if not data:
                 raise FrameError("the front desk hung up")
             for frame in line.decoder.feed(data):
                 if whole := line.take(*frame):
+                    # Of several that came together, none is begun when the zygote has said to go.
+                    if not is_first and self._orders.poll(0) and not self._obey():
+                        return False
+                    is_first = False
                     self._answer(line, *whole)
         except (OSError, FrameError):
             self._drop(line)
+        return True
 
     def _answer(self, line: _Line, asked: Asked, attached: bytes) -> None:
         if asked.announce:

@@ -19,6 +19,8 @@ from sandbox.errors import (
     ControlError,
     InstanceMissing,
     NodeBusy,
+    NoRoom,
+    NoSuchState,
     SandboxError,
     TooLong,
     ZygoteGone,
@@ -146,6 +148,36 @@ class AsyncClient:
             raise _error(op, reply.outcome)
         return End(reply.expires, reply.ends / 1e9)
 
+    async def ask_states(self, instance: bytes) -> list[dict[str, Any]]:
+        """Return what is kept of a database, as the shelf has it, the earliest first.
+
+        Raises InstanceMissing, NodeBusy, ZygoteGone.
+        """
+        states: list[dict[str, Any]] = json.loads(await self._ask_state(Op.STATES, instance))
+        return states
+
+    async def ask_keep(self, instance: bytes, name: str) -> dict[str, Any]:
+        """Keep a state of a database; return it, and whether it has `replaced` another.
+
+        Raises NoRoom, and as `ask_states` does. The database's cell ends, between two calls.
+        """
+        state: dict[str, Any] = json.loads(await self._ask_state(Op.KEEP, instance, name))
+        return state
+
+    async def ask_go_back(self, instance: bytes, name: str) -> None:
+        """Have a database be what it was. Raises NoSuchState; the rest is as for `ask_keep`."""
+        await self._ask_state(Op.GO_BACK, instance, name)
+
+    async def ask_drop(self, instance: bytes, name: str) -> None:
+        """Keep a state no longer. Raises NoSuchState; the rest is as for `ask_keep`."""
+        await self._ask_state(Op.DROP, instance, name)
+
+    async def _ask_state(self, op: Op, instance: bytes, name: str = "") -> bytes:
+        reply, _ = await self._ask(op, instance, name=name)
+        if reply.outcome is not Outcome.DONE:
+            raise _error(op, reply.outcome)
+        return reply.text
+
     async def ask_kill(self, instance: bytes, cell: int = 0) -> None:
         """Return when that cell of the database (0: whichever) has ended. Raises ZygoteGone."""
         await self._ask(Op.KILL, instance, cell=cell)
@@ -190,12 +222,13 @@ class AsyncClient:
         amount: int = 0,
         cell: int = 0,
         source: bytes = bytes(control.ID_BYTES),
+        name: str = "",
     ) -> tuple[Reply, int | None]:
         # A zygote that dies takes its unanswered questions with it. All of them may be asked
         # again, CREATE too: if the id exists by now it fails, and what was made expires unused.
         give_up = asyncio.get_running_loop().time() + self._patience_s
         until = int((time.monotonic() + self._patience_s) * 1000)
-        asked = (op, instance, amount, cell, until, source)
+        asked = (op, instance, amount, cell, until, source, name)
         while True:
             try:
                 async with asyncio.timeout_at(give_up):
@@ -279,10 +312,16 @@ class AsyncClient:
                 answer.set_exception(ConnectionResetError("the zygote hung up"))
 
 
+_ERRORS = {
+    Outcome.MISSING: InstanceMissing,
+    Outcome.REFUSED: TooLong,
+    Outcome.NO_ROOM: NoRoom,
+    Outcome.NO_STATE: NoSuchState,
+}
+
+
 def _error(op: Op, outcome: Outcome) -> SandboxError:
-    """Return what the zygote's answer means to whoever has asked for a database."""
-    if outcome is Outcome.MISSING:
-        return InstanceMissing()
-    if outcome is Outcome.REFUSED:
-        return TooLong()
+    """Return what the zygote's answer means to whoever has asked."""
+    if outcome in _ERRORS:
+        return _ERRORS[outcome]()
     return NodeBusy(f"the zygote answered {op.name} with {outcome.name}")

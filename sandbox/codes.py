@@ -63,6 +63,7 @@ CODES = {
         Code("token_in_url", 403, "token in a url", "one for everything, where it may be seen"),
         Code("instance_not_found", 404, "instance not found", "the token is not one of ours"),
         Code("instance_expired", 404, "instance not found", "the token is ours, its time is over"),
+        Code("unknown_checkpoint", 404, "checkpoint not found", "none of that name is kept"),
         Code("invalid_http", 400, "invalid http", "what arrived is not an HTTP/1.1 request"),
         Code("path_not_found", 404, "path not found", "no such path"),
         Code("method_not_allowed", 405, "method not allowed", "see `Allow`"),

@@ -20,7 +20,9 @@ from sandbox.errors import ControlError
 
 MAX_PACKET = 4096
 ID_BYTES = 16
-_REQUEST = struct.Struct("!BI16sIQQ16s")
+#: The longest name of a kept state.
+NAME_BYTES = 64
+_REQUEST = struct.Struct(f"!BI16sIQQ16s{NAME_BYTES}s")
 _REPLY = struct.Struct("!BIQQQ")
 #: Instance ids that fit one TOUCH packet.
 TOUCH_MOST = (MAX_PACKET - 1) // ID_BYTES
@@ -40,16 +42,26 @@ class Op(IntEnum):
     EXTEND = 7
     END_AT = 8
     FORK = 9
+    STATES = 10
+    KEEP = 11
+    GO_BACK = 12
+    DROP = 13
 
 
 class Outcome(IntEnum):
-    """How it went. REFUSED: it would live longer than a database may."""
+    """How it went.
+
+    REFUSED: it would live longer than a database may. NO_ROOM: it would have more than it may.
+    NO_STATE: it has none of that name.
+    """
 
     DONE = 0
     MISSING = 1
     BUSY = 2
     FAILED = 3
     REFUSED = 4
+    NO_ROOM = 5
+    NO_STATE = 6
 
 
 class Request(NamedTuple):
@@ -61,6 +73,7 @@ class Request(NamedTuple):
     there is. `source` is for FORK: the database that `instance` becomes a copy of.
     `until` (milliseconds of CLOCK_MONOTONIC, which all processes of a machine share) is when the
     asker stops waiting: a database made after that would be nobody's. 0 means never.
+    `name` is the kept state that KEEP, GO_BACK and DROP mean: in ASCII, NAME_BYTES at most.
     """
 
     op: Op
@@ -70,6 +83,7 @@ class Request(NamedTuple):
     cell: int = 0
     until: int = 0
     source: bytes = bytes(ID_BYTES)
+    name: str = ""
 
 
 class Reply(NamedTuple):
@@ -77,7 +91,7 @@ class Reply(NamedTuple):
 
     For CREATE, OPEN, FORK, EXTEND and END_AT: `expires` is when the database is over (Unix seconds,
     for its caller), `ends` the same in nanoseconds of CLOCK_BOOTTIME, which nobody can set; for the
-    first two `cell` is the number of its cell. `text` is STATUS's JSON.
+    first two `cell` is the number of its cell. `text` is the JSON of STATUS, STATES and KEEP.
     """
 
     outcome: Outcome
@@ -96,19 +110,21 @@ def encode_request(
     cell: int = 0,
     until: int = 0,
     source: bytes = bytes(ID_BYTES),
+    name: str = "",
 ) -> bytes:
     """Return the packet for one question (every operation but TOUCH)."""
-    return _REQUEST.pack(op, number, instance, amount, cell, until, source)
+    return _REQUEST.pack(op, number, instance, amount, cell, until, source, name.encode("ascii"))
 
 
 def decode_request(packet: bytes) -> Request:
     """Return the question in a packet. Raises ControlError for anything else."""
     if len(packet) != _REQUEST.size:
         raise ControlError(f"control request of {len(packet)} bytes")
-    op, *rest = _REQUEST.unpack(packet)
+    op, number, instance, amount, cell, until, source, name = _REQUEST.unpack(packet)
     try:
-        return Request(Op(op), *rest)
-    except ValueError:
+        named = name.rstrip(b"\0").decode("ascii")
+        return Request(Op(op), number, instance, amount, cell, until, source, named)
+    except ValueError:  # a name that is not ASCII is one too
         raise ControlError(f"unknown control operation {op}") from None
 
 

@@ -7,6 +7,9 @@ Runs in: every process; standard library only.
      ├─ ControlError      a control message that breaks the control socket's rules
      ├─ InstanceMissing   no such database, or it has expired
      ├─ TooLong           it would live longer than a database may
+     ├─ NoRoom            it would have more than a database may
+     ├─ NoSuchState       nothing of that name is kept of it
+     ├─ NotFolded         its cell has left something out of its file
      ├─ NodeBusy          no cell can be had right now; worth another try
      ├─ CellLost          the cell ended before its answer did
      ├─ CellTimeout       the cell did not answer within its time
@@ -33,6 +36,18 @@ class InstanceMissing(SandboxError):  # noqa: N818 - named for the state, not th
 
 class TooLong(SandboxError):  # noqa: N818
     """Raised when a database would live longer than one may."""
+
+
+class NoRoom(SandboxError):  # noqa: N818
+    """Raised when a database and what is kept of it would be more than one may have."""
+
+
+class NoSuchState(SandboxError):  # noqa: N818
+    """Raised when nothing is kept of a database under that name."""
+
+
+class NotFolded(SandboxError):  # noqa: N818
+    """Raised when a cell has ended and not all of its database is in its file."""
 
 
 class NodeBusy(SandboxError):  # noqa: N818

@@ -178,6 +178,8 @@ class Gate:
             self.sees_schema |= name == "SQLITE_PRAGMA" or (first or "").startswith(_SCHEMA)
         rule = self._rules.get(action)
         denial = rule(first, second) if rule else None
+        if name == "SQLITE_PRAGMA" and denial is None:
+            denial = policy.of_a_cap(first, second, self.most_pages)
         if denial is None:
             return apsw.SQLITE_OK
         # Pragmas may act as soon as they are prepared, explained or not.

@@ -18,6 +18,9 @@ from landlockpy.flags import LATEST_ABI
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_NO_NEW_PRIVS = 38
+# <fcntl.h>, <linux/fs.h>
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
 # <linux/seccomp.h>, seccomp(2)
 _SECCOMP_SET_MODE_FILTER = 1
 _SYSCALL_SECCOMP = {"x86_64": 317, "aarch64": 277}
@@ -39,6 +42,17 @@ def prctl(option: int, value: int) -> None:
     """prctl(2). Raises OSError."""
     if _libc.prctl(option, value, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), f"prctl({option})")
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Have each of two files or folders be where the other is, at once: renameat2(2).
+
+    Raises OSError, with EINVAL for a file system that cannot (NFS cannot).
+    """
+    paths = os.fsencode(one), os.fsencode(other)
+    if _libc.renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(one), None, str(other))
 
 
 def die_with_parent(parent: int) -> None:

@@ -5,12 +5,14 @@ cell; what a cell sends back is a report for the log, of bounded size and from a
 """
 
 import socket
+import struct
 from enum import IntEnum
+from typing import NamedTuple
 
 from sandbox import descriptors
 
 MAX_REPORT = 2048
-_MAX_ORDER = 64
+_ORDER = struct.Struct("!B16sI")
 
 
 class Order(IntEnum):
@@ -33,22 +35,34 @@ class Report(IntEnum):
     TIRED = 3
 
 
+class Told(NamedTuple):
+    """What to do, for which instance, of how many pages at most, with which line."""
+
+    order: Order
+    instance: bytes
+    most_pages: int
+    line: socket.socket | None
+
+
 def send_order(
-    leash: socket.socket, order: Order, instance: bytes, line: socket.socket | None
+    leash: socket.socket,
+    order: Order,
+    instance: bytes,
+    most_pages: int = 0,
+    line: socket.socket | None = None,
 ) -> None:
     """Send one order without waiting. Raises OSError, also when the cell does not read."""
-    descriptors.send(leash, bytes([order]) + instance, line)
+    descriptors.send(leash, _ORDER.pack(order, instance, most_pages), line)
 
 
-def receive_order(leash: socket.socket) -> tuple[Order, bytes, socket.socket | None]:
-    """Wait for an order: what to do, for which instance, with which line.
-
-    Raises EOFError when the zygote is gone.
-    """
-    packet, fd = descriptors.receive(leash, _MAX_ORDER)
+def receive_order(leash: socket.socket) -> Told:
+    """Wait for an order. Raises EOFError when the zygote is gone."""
+    packet, fd = descriptors.receive(leash, _ORDER.size)
     if not packet:
         raise EOFError
-    return Order(packet[0]), packet[1:], None if fd is None else descriptors.stream(fd)
+    order, instance, most_pages = _ORDER.unpack(packet)
+    line = None if fd is None else descriptors.stream(fd)
+    return Told(Order(order), instance, most_pages, line)
 
 
 def send_report(leash: socket.socket, report: Report, text: str = "") -> None:

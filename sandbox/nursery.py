@@ -62,7 +62,11 @@ class Cell:
 
 
 class Nursery:
-    """All the cells. `database` is the first content of a database file."""
+    """All the cells.
+
+    `database` is the first content of a database file; `pages_left` says how many pages one may
+    have beside what else is kept of it.
+    """
 
     def __init__(
         self,
@@ -70,12 +74,14 @@ class Nursery:
         settings: Settings,
         walls: Walls,
         database: bytes,
+        pages_left: Callable[[bytes], int],
         selector: selectors.BaseSelector,
     ) -> None:
         self._place = place
         self._settings = settings
         self._walls = walls
         self._database = database
+        self._pages_left = pages_left
         self._selector = selector
         self._blank: list[Cell] = []
         self._by_pid: dict[int, Cell] = {}
@@ -167,7 +173,8 @@ class Nursery:
     ) -> socket.socket | None:
         with theirs:
             try:
-                leash.send_order(cell.own, order, cell.instance, theirs)
+                pages = self._pages_left(cell.instance)
+                leash.send_order(cell.own, order, cell.instance, pages, theirs)
             except OSError as cause:
                 # One that has ended a moment ago does not, and that is nobody's fault.
                 level = logging.INFO if isinstance(cause, ConnectionError) else logging.ERROR
@@ -190,7 +197,7 @@ class Nursery:
             return
         cell.ending_since = time.monotonic()
         try:
-            leash.send_order(cell.own, Order.RETIRE, b"", None)
+            leash.send_order(cell.own, Order.RETIRE, cell.instance)
         except OSError:
             self.kill(cell)
 

@@ -7,6 +7,7 @@ Runs in: zygote, reaper, supervisor; standard library only.
     <data>/cells/expiry/<shard>/<id>        the record: a symbolic link to "<unix second>"
     <data>/cells/expiry/<shard>/new         a record that is about to take another's place
     <data>/cells/due/<unix second>/<id>     the reaper's turn: an empty file
+    <data>/cells/kept/<shard>/<id>/         kept states of it, if there are any (shelf.py)
     <data>/cells/trash/<id>/                on its way out
     <data>/cells/clock                      how far Unix time is ahead (clock.py)
 
@@ -27,7 +28,8 @@ from pathlib import Path
 DATABASE = "main.db"
 #: All the files a database ever has. They are made before the cell starts, which may then write
 #: them and make no other.
-FILES = (DATABASE, DATABASE + "-wal")
+WAL = DATABASE + "-wal"
+FILES = (DATABASE, WAL)
 
 #: Copied in one system call: more than a file of a cell's may have (limits.RLIMITS).
 _COPY_BYTES = 32 << 20
@@ -46,13 +48,15 @@ class Place:
         self._instances = self.cells / "instances"
         self._expiry = self.cells / "expiry"
         self._due = self.cells / "due"
+        self._kept = self.cells / "kept"
         self._trash = self.cells / "trash"
 
     def prepare(self, uid: int, gid: int) -> None:
         """Make the folders, those of the cells owned by the cells' user and closed to others."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self.run.mkdir(mode=0o755, exist_ok=True)
-        for folder in (self.cells, self._instances, self._expiry, self._due, self._trash):
+        own = (self._instances, self._expiry, self._due, self._kept, self._trash)
+        for folder in (self.cells, *own):
             folder.mkdir(mode=0o700, exist_ok=True)
             found = folder.stat()
             if (found.st_uid, found.st_gid) != (uid, gid):
@@ -63,6 +67,10 @@ class Place:
     def folder(self, instance: bytes) -> Path:
         """Where the database's files are."""
         return self._instances / _shard(instance) / instance.hex()
+
+    def kept(self, instance: bytes) -> Path:
+        """Where its kept states are."""
+        return self._kept / _shard(instance) / instance.hex()
 
     def _record(self, instance: bytes) -> Path:
         return self._expiry / _shard(instance) / instance.hex()
@@ -91,7 +99,7 @@ class Place:
         folder = self._make_folder(instance, expires)
         try:
             for name in FILES:
-                _copy(self.folder(source) / name, folder / name)
+                copy_file(self.folder(source) / name, folder / name)
             self._make_record(instance, expires)
         except OSError:
             self.move_aside(instance)
@@ -102,12 +110,12 @@ class Place:
     def _make_folder(self, instance: bytes, expires: int) -> Path:
         _open_new(self._turn(instance, expires), b"")
         folder = self.folder(instance)
-        _with_parent(folder, lambda: folder.mkdir(mode=0o700))
+        with_parent(folder, lambda: folder.mkdir(mode=0o700))
         return folder
 
     def _make_record(self, instance: bytes, expires: int) -> None:
         record = self._record(instance)
-        _with_parent(record, lambda: record.symlink_to(str(expires)))
+        with_parent(record, lambda: record.symlink_to(str(expires)))
 
     def change_expiry(self, instance: bytes, before: int, after: int) -> None:
         """Have a database expire at `after` and no longer at `before` (Unix seconds).
@@ -117,11 +125,11 @@ class Place:
         """
         turn = self._turn(instance, after)
         if after > before:  # the later turn first: there always is one for what lives
-            _with_parent(turn, turn.touch)
+            with_parent(turn, turn.touch)
         record = self._record(instance)
         point(record, str(after), by="new")
         if after < before:  # not before the record, or the reaper would drop it as too early
-            _with_parent(turn, turn.touch)
+            with_parent(turn, turn.touch)
         if after != before:
             with contextlib.suppress(OSError):  # it is done; a turn too many does no harm
                 self._turn(instance, before).unlink()
@@ -163,26 +171,9 @@ class Place:
             return
 
     def delete(self, instance: bytes) -> None:
-        """Remove what was moved aside, following no link: everything is named by its folder."""
-        trash = self._trash / instance.hex()
-        try:
-            fd = os.open(trash, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            return
-        except OSError:  # no folder, or a link (O_NOFOLLOW, open(2))
-            trash.unlink(missing_ok=True)
-            return
-        try:
-            for name in FILES:
-                with contextlib.suppress(OSError):
-                    os.unlink(name, dir_fd=fd)
-        finally:
-            os.close(fd)
-        try:
-            trash.rmdir()
-        except OSError:
-            # It has more than a database has, or it cannot be removed: this one says why.
-            shutil.rmtree(trash)
+        """Remove what was moved aside and what was kept of it, following no link."""
+        _remove(self._trash / instance.hex())
+        _remove(self.kept(instance))
 
     def forget(self, instance: bytes, second: int) -> None:
         """Drop the record if it is no later than `second`, then the turn: the last steps."""
@@ -197,6 +188,27 @@ class Place:
             (self._due / str(second)).rmdir()
         except OSError:
             return
+
+
+def _remove(folder: Path) -> None:
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    except OSError:  # no folder, or a link (O_NOFOLLOW, open(2))
+        folder.unlink(missing_ok=True)
+        return
+    try:
+        for name in FILES:
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=fd)
+    finally:
+        os.close(fd)
+    try:
+        folder.rmdir()
+    except OSError:
+        # It has more than a database has, or it cannot be removed: this one says why.
+        shutil.rmtree(folder)
 
 
 def point(link: Path, target: str, *, by: str) -> None:
@@ -220,16 +232,18 @@ def _open_new(path: Path, content: bytes) -> None:
         with path.open("xb") as file:
             file.write(content)
 
-    _with_parent(path, write)
+    with_parent(path, write)
 
 
-def _copy(source: Path, target: Path) -> None:
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file into a new one; file systems that can share blocks do. Raises OSError."""
     with source.open("rb") as read, target.open("xb") as written:
         while os.copy_file_range(read.fileno(), written.fileno(), _COPY_BYTES):
             pass
 
 
-def _with_parent(path: Path, act: Callable[[], object]) -> None:
+def with_parent(path: Path, act: Callable[[], object]) -> None:
+    """Do something at a path whose folder may not be there yet. Raises OSError."""
     try:
         act()
     except FileNotFoundError:

@@ -133,6 +133,13 @@ def _pragma(name: str | None, value: str | None) -> Denial | None:
     return Denial("not_authorized", f"PRAGMA {name} is fixed here and can only be read")
 
 
+def of_a_cap(name: str | None, value: str | None, most_pages: int) -> Denial | None:
+    """Refuse a cap that was right for all pages, where a database has fewer."""
+    if (name or "").lower() != "max_page_count" or value in (None, str(most_pages)):
+        return None
+    return Denial("not_authorized", "PRAGMA max_page_count is fixed here and can only be read")
+
+
 def is_refused(function: str) -> bool:
     """Say whether a function may not be called."""
     return function.lower() in _FUNCTIONS

@@ -51,7 +51,8 @@ class Porter:
                 " AND type IN ('table', 'virtual') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
             )
         more = {
-            "bytes_used": pages * policy.PAGE_BYTES,
+            # What the gate lacks of all pages is taken by kept states.
+            "bytes_used": (pages + policy.MAX_PAGES - self._gate.most_pages) * policy.PAGE_BYTES,
             "bytes_allowed": policy.MAX_PAGES * policy.PAGE_BYTES,
             "tables": tables,
         }

@@ -1,31 +1,39 @@
-"""The zygote: answers the control socket, one question at a time, and never waits for anyone.
+"""The zygote: answers questions about databases, one at a time, and never waits for anyone.
 
-Runs in: the zygote. Single-threaded, one selector. It sees no SQL and holds no key. The cells
-themselves are the nursery's.
+Runs in: the zygote. Single-threaded, one selector. It sees no SQL and holds no key. The questions
+come by the reception; the cells are the nursery's, kept states the shelf's.
 """
 
 import contextlib
 import json
 import logging
-import math
 import os
 import selectors
 import signal
 import socket
-import struct
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from sandbox import control, descriptors, proof
+from sandbox import control, proof
 from sandbox.census import Census
 from sandbox.clock import Clock
 from sandbox.control import Op, Outcome, Request
-from sandbox.errors import ControlError
+from sandbox.errors import (
+    InstanceMissing,
+    NoRoom,
+    NoSuchState,
+    NotFolded,
+    SandboxError,
+    TooLong,
+)
 from sandbox.jail import Walls
-from sandbox.nursery import Nursery
+from sandbox.lifetimes import Lifetimes
+from sandbox.nursery import Cell, Nursery
 from sandbox.place import Place
+from sandbox.reception import Asker, Reception
 from sandbox.settings import Settings
+from sandbox.shelf import Shelf
 from sandbox.sqlite import versions
 
 log = logging.getLogger("walkin.zygote")
@@ -39,14 +47,16 @@ _WARM_S = 1.0
 _CENSUS_S = 60.0
 #: A change of the machine's clock by more than this is worth a line in the log.
 _STEP_S = 1.0
-_PEER = struct.Struct("3i")
 
 
-class Asker(NamedTuple):
-    """One control connection and the user at its other end."""
-
-    sock: socket.socket
-    uid: int
+#: What it means to an asker that something could not be done.
+_OUTCOMES = {
+    InstanceMissing: Outcome.MISSING,
+    TooLong: Outcome.REFUSED,
+    NoRoom: Outcome.NO_ROOM,
+    NoSuchState: Outcome.NO_STATE,
+    NotFolded: Outcome.BUSY,  # its cell did not end of itself; the next one may
+}
 
 
 class Waiting(NamedTuple):
@@ -58,7 +68,7 @@ class Waiting(NamedTuple):
 
 
 class Zygote:
-    """Everything between `listen` and the end. `askers` says which users may ask what."""
+    """Everything between `listen` and the end. `may_ask` says which users may ask what."""
 
     def __init__(
         self,
@@ -68,28 +78,31 @@ class Zygote:
         settings: Settings,
         walls: Walls,
         database: bytes,
-        askers: dict[Op, frozenset[int]],
+        may_ask: dict[Op, frozenset[int]],
         say_alive: Callable[[], None] = lambda: None,
     ) -> None:
-        self._listener = listener
         self._place = place
         self._clock = clock
         self._clock_off = 0.0
+        self._lifetimes = Lifetimes(place, clock, settings.max_life_s)
         self._census = Census(place)
         self._next_census = 0.0
         self._versions = versions()
         self._most_live = settings.max_live_cells
-        self._max_life_s = settings.max_life_s
         self._walls: dict[str, Any] = {"landlock_abi": walls.landlock_abi}
-        self._askers = askers
         self._say_alive = say_alive
         self._parent = os.getppid()
         self._reaped = 0
         self._reaper_spoke: float | None = None
         self._selector = selectors.DefaultSelector()
-        self._nursery = Nursery(place, settings, walls, database, self._selector)
+        self._shelf = Shelf(place, clock)
+        self._nursery = Nursery(
+            place, settings, walls, database, self._shelf.pages_left, self._selector
+        )
+        self._reception = Reception(
+            listener, self._selector, may_ask, self._answer, self._nursery.touch
+        )
         self._waiting: list[Waiting] = []
-        self._accepting = False
         self._stopping = False
         self._answers: dict[Op, Callable[[Asker, Request], None]] = {
             Op.CREATE: self._answer_create,
@@ -100,6 +113,10 @@ class Zygote:
             Op.EXTEND: self._answer_end,
             Op.END_AT: self._answer_end,
             Op.FORK: self._answer_fork,
+            Op.STATES: self._answer_states,
+            Op.KEEP: self._answer_shelf,
+            Op.GO_BACK: self._answer_shelf,
+            Op.DROP: self._answer_shelf,
         }
 
     def prove_walls(self) -> None:
@@ -113,7 +130,6 @@ class Zygote:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        self._listener.setblocking(False)
         self._selector.register(wake_read, selectors.EVENT_READ, lambda: self._woken(wake_read))
         next_tick = time.monotonic()
         while not self._stopping:
@@ -141,52 +157,17 @@ class Zygote:
 
     # --- questions ---
 
-    def _accept(self) -> None:
+    def _answer(self, asker: Asker, request: Request) -> None:
+        """Answer a question; what is in the way of that is an answer too."""
         try:
-            sock, _ = self._listener.accept()
-        except OSError as cause:
-            # Most likely no descriptor is left: those who call wait in the queue until the tick.
-            log.error("accept: %s", cause)
-            self._selector.unregister(self._listener)
-            self._accepting = False
-            return
-        peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-        _, uid, _ = _PEER.unpack(peer)
-        if not any(uid in uids for uids in self._askers.values()):
-            log.warning("control connection of user %d refused", uid)
-            sock.close()
-            return
-        sock.setblocking(False)
-        asker = Asker(sock, uid)
-        self._selector.register(sock, selectors.EVENT_READ, lambda: self._read_question(asker))
-
-    def _read_question(self, asker: Asker) -> None:
-        try:
-            packet = asker.sock.recv(control.MAX_PACKET)
-            if not packet:
-                self._hang_up(asker)
-                return
-            touched = control.decode_touch(packet)
-            request = control.decode_request(packet) if touched is None else None
-            op = request.op if request else Op.TOUCH
-            if asker.uid not in self._askers[op]:
-                raise ControlError(f"{op.name} is not for user {asker.uid}")
-        except BlockingIOError:
-            return
-        except (OSError, ControlError) as cause:
-            log.error("control connection of user %d dropped: %s", asker.uid, cause)
-            self._hang_up(asker)
-            return
-        for instance in touched or ():
-            self._nursery.touch(instance)
-        if request and not 0 < request.until < time.monotonic() * 1000:
             self._answers[request.op](asker, request)
-
-    def _hang_up(self, asker: Asker) -> None:
-        with contextlib.suppress(KeyError, ValueError):  # it may be closed already
-            self._selector.unregister(asker.sock)
-        asker.sock.close()
-        self._waiting = [waiting for waiting in self._waiting if waiting.asker is not asker]
+        except SandboxError as refused:
+            self._reply(asker, request, _OUTCOMES[type(refused)])
+        except OSError as cause:
+            log.error(
+                "%s of instance %s failed: %s", request.op.name, request.instance.hex(), cause
+            )
+            self._reply(asker, request, Outcome.FAILED)
 
     def _reply(
         self,
@@ -201,61 +182,34 @@ class Zygote:
         number = cell.number if line and cell else 0
         ends = self._clock.ends(expires)
         packet = control.encode_reply(outcome, request.number, expires, text, number, ends)
-        try:
-            descriptors.send(asker.sock, packet, line)
-        except OSError:
-            # Gone, or not reading its answers: either way it is of no use any more.
-            self._hang_up(asker)
-        finally:
-            if line:
-                line.close()
+        self._reception.send(asker, packet, line)
 
     def _answer_create(self, asker: Asker, request: Request) -> None:
         if not self._has_room(asker, request):
             return
-        expires = self._end_after(request.amount)
-        try:
-            self._nursery.make_database(request.instance, expires)
-        except OSError as cause:
-            log.error("instance %s cannot be made: %s", request.instance.hex(), cause)
-            self._reply(asker, request, Outcome.FAILED)
-            return
+        expires = self._lifetimes.end_after(request.amount)
+        self._nursery.make_database(request.instance, expires)
         self._census.add(expires)
         self._hand_over(asker, request, expires)
 
     def _answer_fork(self, asker: Asker, request: Request) -> None:
         """Copy a database. The copy has no cell until it is called."""
-        if self._end_of(request.source) is None:
-            self._reply(asker, request, Outcome.MISSING)
-            return
-        expires = self._end_after(request.amount)
-        try:
-            self._nursery.copy_database(request.source, request.instance, expires)
-        except OSError as cause:
-            log.error("instance %s cannot be copied: %s", request.source.hex(), cause)
-            self._reply(asker, request, Outcome.FAILED)
-            return
+        self._lifetimes.end_of(request.source)
+        expires = self._lifetimes.end_after(request.amount)
+        self._nursery.copy_database(request.source, request.instance, expires)
         self._census.add(expires)
         self._reply(asker, request, Outcome.DONE, expires)
 
     def _answer_open(self, asker: Asker, request: Request) -> None:
-        expires = self._end_of(request.instance)
-        if expires is None:
-            self._reply(asker, request, Outcome.MISSING)
-            return
+        expires = self._lifetimes.end_of(request.instance)
         cell = self._nursery.live.get(request.instance)
         if cell is None:
             if self._has_room(asker, request):
                 self._hand_over(asker, request, expires)
             return
-        try:
-            line = None if cell.ending_since is not None else self._nursery.connect(cell)
-        except OSError as cause:
-            log.error("no further line to %s: %s", cell, cause)
-            self._reply(asker, request, Outcome.FAILED)
-            return
+        line = None if cell.ending_since is not None else self._nursery.connect(cell)
         if line is None:
-            cell.then.append(lambda: self._answer_open(asker, request))
+            self._put_off(cell, asker, request)
         else:
             self._reply(asker, request, Outcome.DONE, expires, line)
 
@@ -263,6 +217,10 @@ class Zygote:
         line = self._nursery.assign(request.instance)
         outcome = Outcome.DONE if line else Outcome.FAILED
         self._reply(asker, request, outcome, expires, line)
+
+    def _put_off(self, cell: Cell, asker: Asker, request: Request) -> None:
+        """Take a question again when a cell has ended."""
+        cell.then.append(lambda: self._reception.take(asker, request))
 
     def _answer_kill(self, asker: Asker, request: Request) -> None:
         cell = self._nursery.live.get(request.instance)
@@ -274,45 +232,43 @@ class Zygote:
 
     def _answer_end(self, asker: Asker, request: Request) -> None:
         """Change when a database ends: later, at a given second, or now."""
-        before = self._end_of(request.instance)
-        if before is None:
-            self._reply(asker, request, Outcome.MISSING)
-            return
-        now = self._clock.now()
-        after = before + request.amount if request.op is Op.EXTEND else request.amount
-        after = max(after, int(now))
-        if after > max(before, self._born(request.instance, now) + self._max_life_s):
-            self._reply(asker, request, Outcome.REFUSED, before)
-            return
-        try:
-            self._place.change_expiry(request.instance, before, after)
-        except OSError as cause:
-            log.error("instance %s: its end stays: %s", request.instance.hex(), cause)
-            self._reply(asker, request, Outcome.FAILED)
-            return
+        before = self._lifetimes.end_of(request.instance)
+        wanted = before + request.amount if request.op is Op.EXTEND else request.amount
+        after = self._lifetimes.change(request.instance, before, wanted)
         self._census.move(before, after)
         cell = self._nursery.live.get(request.instance)
-        if after > now or cell is None:
+        if after > self._clock.now() or cell is None:
             self._reply(asker, request, Outcome.DONE, after)
             return
         cell.then.append(lambda: self._reply(asker, request, Outcome.DONE, after))
         self._nursery.kill(cell)
 
-    def _end_of(self, instance: bytes) -> int | None:
-        """Return the Unix second at which a database is over, None if there is none or it is."""
-        expires = self._place.expires(instance)
-        return expires if expires is not None and expires > self._clock.now() else None
+    def _answer_states(self, asker: Asker, request: Request) -> None:
+        """Say what is kept of a database."""
+        self._lifetimes.end_of(request.instance)
+        states = [state._asdict() for state in self._shelf.states(request.instance)]
+        self._reply(asker, request, Outcome.DONE, text=json.dumps(states).encode())
 
-    def _end_after(self, seconds: int) -> int:
-        """Return the end of a lifetime that begins now.
+    def _answer_shelf(self, asker: Asker, request: Request) -> None:
+        """Keep a state of a database, have it go back to one or drop one, while it has no cell.
 
-        Whole seconds are what callers are told; rounded up, nobody gets less than the lifetime.
+        The cell ends between two calls, with all of the database in its file.
         """
-        return math.ceil(self._clock.now() + seconds)
-
-    def _born(self, instance: bytes, now: float) -> float:
-        """Return when a database was made, by its id (RFC 9562, 5.7): Unix seconds, not later."""
-        return min(int.from_bytes(instance[:6]) / 1000, now)
+        self._lifetimes.end_of(request.instance)
+        cell = self._nursery.live.get(request.instance)
+        if cell is not None:
+            self._put_off(cell, asker, request)
+            self._nursery.retire(cell)
+            return
+        text = b""
+        if request.op is Op.KEEP:
+            state, replaced = self._shelf.keep(request.instance, request.name)
+            text = json.dumps({**state._asdict(), "replaced": replaced}).encode()
+        elif request.op is Op.GO_BACK:
+            self._shelf.go_back(request.instance, request.name)
+        else:
+            self._shelf.drop(request.instance, request.name)
+        self._reply(asker, request, Outcome.DONE, text=text)
 
     def _note_reaped(self, _: Asker, request: Request) -> None:
         self._reaped += request.amount
@@ -356,7 +312,7 @@ class Zygote:
     def _serve_waiting(self) -> None:
         while self._waiting and len(self._nursery.live) < self._most_live:
             waiting = self._waiting.pop(0)
-            self._answers[waiting.request.op](waiting.asker, waiting.request)
+            self._reception.take(waiting.asker, waiting.request)
 
     # --- time ---
 
@@ -366,9 +322,7 @@ class Zygote:
         if os.getppid() != self._parent:
             log.warning("the process that started the zygote is gone")
             self._stopping = True
-        if not self._accepting:
-            self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
-            self._accepting = True
+        self._reception.open()
         off = self._clock.off()
         if abs(off - self._clock_off) > _STEP_S:
             self._clock_off = off

@@ -17,7 +17,12 @@ from tests.handles import CI, Client, Service, open_folder
 from tests.sandbox.handles import Child, make_database_folder
 
 
-@schemathesis.serializer("application/vnd.sqlite3", "application/sql", "text/tab-separated-values")
+@schemathesis.serializer(
+    "application/vnd.sqlite3",
+    "application/sql",
+    "text/tab-separated-values",
+    "application/x-ndjson",
+)
 def _as_it_is(_: schemathesis.SerializationContext, value: Any) -> bytes:
     """A body that is no JSON goes out as it was made."""
     return value if isinstance(value, bytes) else str(value).encode(errors="surrogatepass")

@@ -213,7 +213,7 @@ class Service:
     def traces(self) -> list[Path]:
         """Everything that the data folder still holds of any database."""
         cells = self.data_dir / "cells"
-        places = ("instances/*/*", "expiry/*/*", "due/*/*", "trash/*")
+        places = ("instances/*/*", "expiry/*/*", "due/*/*", "kept/*/*", "trash/*")
         while True:
             with contextlib.suppress(FileNotFoundError):  # the reaper was quicker than the look
                 return [path for place in places for path in cells.glob(place)]

@@ -6,6 +6,7 @@ Runs in: front desk.
 import asyncio
 import logging
 import os
+import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -22,6 +23,7 @@ from sandbox.notify import Notifier
 from sandbox.place import Place
 from walkin import keys, paths
 from walkin.bodies import ClientDisconnect
+from walkin.checkpoints import Checkpoints
 from walkin.crowd import Crowd
 from walkin.endpoints import Desk
 from walkin.envelope import Envelope
@@ -63,6 +65,7 @@ def build(
     throttle = Throttle(settings)
     desk = Desk(settings, seal, throttle, switchboard, status, ledger)
     session = Session(desk, settings)
+    checkpoints = Checkpoints(desk, session)
     export = Export(desk)
     query = Query(desk)
     intake = Intake(desk, session)
@@ -78,6 +81,9 @@ def build(
         },
         "/session/fork": {"POST": session.fork},
         "/session/tokens": {"POST": session.narrow},
+        "/session/checkpoints": {"GET": checkpoints.see},
+        "/session/checkpoints/{name}/restore": {"POST": checkpoints.restore},
+        "/session/checkpoints/{name}": {"PUT": checkpoints.keep, "DELETE": checkpoints.drop},
         "/database": {"GET": export.database, "PUT": intake.database},
         "/dump.sql": {"GET": export.dump},
         "/tables/{name}": {"GET": export.table, "POST": intake.rows},
@@ -92,11 +98,7 @@ def build(
         for method, act in methods.items()
     }
     acts |= {(path, "OPTIONS"): desk.preflight for path in operations}
-    # A table's name may have a slash in it.
-    routes = [
-        Route(path.replace("}", ":path}"), act, methods=[method])
-        for (path, method), act in acts.items()
-    ]
+    routes = [_route(path, method, act) for (path, method), act in acts.items()]
 
     async def answer_refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, Refused)  # noqa: S101 - registered for it alone
@@ -149,6 +151,17 @@ def build(
         return front
     metrics = Metrics(ledger, crowd, switchboard, status, settings.data_dir)
     return SideDoor(front, metrics, metrics_port)
+
+
+def _route(path: str, method: str, act: Act) -> Route:
+    """Return a route. The name of a table may have anything in it, a slash or a new line too."""
+    if path.startswith("/tables/"):
+        path = path.replace("}", ":path}")
+    route = Route(path, act, methods=[method])
+    # As Starlette makes it, `$` would pass over a new line at the end, and `.` not match one.
+    pattern = route.path_regex.pattern.removesuffix("$")
+    route.path_regex = re.compile(pattern + r"\Z", re.DOTALL)
+    return route
 
 
 def _refuse(refused: Refused, request: Request) -> Reply:

@@ -44,7 +44,7 @@ class Session:
     async def create(self, request: Request) -> Response:
         """POST /session: make a database, and run nothing in it."""
         call, head, client = await self._desk.begin(request)
-        said = await _said(request, call, head, "ttl_s")
+        said = await said_in(request, call, head, "ttl_s")
         ttl_s = self.lifetime(request.query_params)
         if "ttl_s" in said:
             ttl_s = said["ttl_s"]
@@ -77,7 +77,7 @@ class Session:
     async def fork(self, request: Request) -> Response:
         """POST /session/fork: make copies of it, all alike."""
         call, head, client = await self._desk.begin(request)
-        said = await _said(request, call, head, "ttl_s", "count")
+        said = await said_in(request, call, head, "ttl_s", "count")
         for option, most in (("ttl_s", self._most_s), ("count", _MOST_FORKS)):
             if option in said:
                 _check_whole(option, said[option], most)
@@ -90,7 +90,7 @@ class Session:
             source, one = forks[0]
             forks += [await self._fork(source, ttl_s) for _ in range(count - 1)]
         except SandboxError as cause:
-            raise self._refusal(call, cause, "") from cause
+            raise self.refusal(call, cause) from cause
         if "count" in said:
             return made({"forks": [told for _, told in forks]}, {})
         headers = {"X-Walkin-Session": one["token"], "X-Walkin-Ttl": str(one["expires"])}
@@ -107,12 +107,12 @@ class Session:
         call, head, _ = await self._desk.begin(request)
         grant = self._desk.grant_of(head.tokens)
         call.instance = grant.instance
-        return await self._tell(call, grant)
+        return await self.tell(call, grant)
 
     async def narrow(self, request: Request) -> Response:
         """POST /session/tokens: make a token for reading, which may be in a URL."""
         call, head, _ = await self._desk.begin(request)
-        said = await _said(request, call, head, "scope", "ttl_s", "tables", needed=True)
+        said = await said_in(request, call, head, "scope", "ttl_s", "tables", needed=True)
         if said.get("scope") != "read":
             raise Refused("invalid_option", '`scope` must be "read"', option="scope")
         tables = said.get("tables", [])
@@ -124,7 +124,7 @@ class Session:
         try:
             ends, left_s = await self._desk.switchboard.life(call.instance)
         except SandboxError as cause:
-            raise self._refusal(call, cause, "") from cause
+            raise self.refusal(call, cause) from cause
         # Rounded up, as the end of a database is, and never later than that.
         expires = min(ends, math.ceil(ends - left_s + ttl_s))
         grant = Grant(call.instance, tuple(tables), expires)
@@ -137,7 +137,7 @@ class Session:
     async def change(self, request: Request) -> Response:
         """PATCH /session: have it end later, or at a given second."""
         call, head, _ = await self._desk.begin(request)
-        said = await _said(request, call, head, "extend_s", "expires_at", needed=True)
+        said = await said_in(request, call, head, "extend_s", "expires_at", needed=True)
         if len(said) != 1:
             raise Refused("invalid_option", "one of `extend_s` and `expires_at` is needed")
         ((option, value),) = said.items()
@@ -147,8 +147,8 @@ class Session:
         try:
             await self._desk.switchboard.change_end(call.instance, by=by, to=to)
         except SandboxError as cause:
-            raise self._refusal(call, cause, option) from cause
-        return await self._tell(call, Grant(call.instance))
+            raise self.refusal(call, cause, option) from cause
+        return await self.tell(call, Grant(call.instance))
 
     async def end(self, request: Request) -> Response:
         """DELETE /session: end it now."""
@@ -157,19 +157,20 @@ class Session:
         try:
             await self._desk.switchboard.end(call.instance)
         except SandboxError as cause:
-            raise self._refusal(call, cause, "") from cause
+            raise self.refusal(call, cause) from cause
         return Response(status_code=204)
 
-    async def _tell(self, call: Call, grant: Grant) -> Response:
+    async def tell(self, call: Call, grant: Grant) -> Response:
         """Answer with what is known here; the cell adds how large the database is."""
         try:
             known = _life(grant, *await self._desk.switchboard.life(grant.instance))
         except SandboxError as cause:
-            raise self._refusal(call, cause, "") from cause
+            raise self.refusal(call, cause) from cause
         wanted = _SIZE._replace(until=grant.expires)
         return await self._desk.run(call, orjson.dumps(known), wanted, {})
 
-    def _refusal(self, call: Call, cause: SandboxError, option: str) -> Refused:
+    def refusal(self, call: Call, cause: SandboxError, option: str = "") -> Refused:
+        """Return what a caller is told when something was not done. Raises what is our fault."""
         if isinstance(cause, InstanceMissing):
             return Refused("instance_expired")
         if isinstance(cause, TooLong):
@@ -189,7 +190,7 @@ def made(told: dict[str, Any], headers: dict[str, str]) -> Reply:
     return Reply(201, orjson.dumps(told), headers)
 
 
-async def _said(
+async def said_in(
     request: Request, call: Call, head: Head, *known: str, needed: bool = False
 ) -> dict[str, Any]:
     """Return the members of a body, none if it may be left out and is. Raises Refused."""

@@ -5,6 +5,7 @@ Runs in: front desk.
 
 import asyncio
 import logging
+from typing import Any
 
 from sandbox.client import AsyncClient, Opened
 from sandbox.errors import (
@@ -123,6 +124,30 @@ class Switchboard:
         line = self._lines.get(instance)
         if line is not None:
             line.close()
+
+    async def states(self, instance: bytes) -> list[dict[str, Any]]:
+        """Return what is kept of a database. Raises InstanceMissing, NodeBusy, ZygoteGone."""
+        return await self._zygote.ask_states(instance)
+
+    async def keep(self, instance: bytes, name: str) -> dict[str, Any]:
+        """Keep a state of a database and return it. Raises NoRoom, and as `states` does."""
+        for tries_left in (1, 0):
+            # A cell that was killed has left things out of the file that the next one takes in.
+            await self._line(instance)
+            try:
+                return await self._zygote.ask_keep(instance, name)
+            except NodeBusy:
+                if not tries_left:
+                    raise
+        raise AssertionError
+
+    async def go_back(self, instance: bytes, name: str) -> None:
+        """Have a database be what it was. Raises NoSuchState, and as `states` does."""
+        await self._zygote.ask_go_back(instance, name)
+
+    async def drop(self, instance: bytes, name: str) -> None:
+        """Keep a state no longer. Raises NoSuchState, and as `states` does."""
+        await self._zygote.ask_drop(instance, name)
 
     def tell_used(self) -> None:
         """Tell the zygote which databases were called since last time."""

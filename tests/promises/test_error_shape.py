@@ -378,6 +378,9 @@ def test_a_path_that_is_not_there_is_not_found(client: Client, method: str, path
         ("/sql", "DELETE", "GET, HEAD, POST, OPTIONS"),
         ("/sql.csv", "POST", "GET, HEAD, OPTIONS"),
         ("/session/fork", "GET", "POST, OPTIONS"),
+        ("/session/checkpoints", "POST", "GET, HEAD, OPTIONS"),
+        ("/session/checkpoints/a", "GET", "PUT, DELETE, OPTIONS"),
+        ("/session/checkpoints/a/restore", "GET", "POST, OPTIONS"),
         ("/healthz", "POST", "GET, HEAD, OPTIONS"),
         ("/openapi.json", "PUT", "GET, HEAD, OPTIONS"),
     ],
@@ -536,6 +539,14 @@ def test_a_full_token_may_not_be_in_a_url(client: Client) -> None:
     assert parameters["token"] not in refused.text
 
 
+def test_what_was_never_kept_is_not_found(client: Client) -> None:
+    client.sql("SELECT 1")
+    headers = {"X-Walkin-Session": str(client.token)}
+    answer = client.http.post("/session/checkpoints/none/restore", headers=headers)
+    body = assert_error(answer, "unknown_checkpoint")
+    assert "GET /session/checkpoints" in body["hint"]
+
+
 PROVOKED: dict[str, Callable[..., None]] = {
     **dict.fromkeys(BODIES, test_a_body_that_cannot_be_served_is_refused_in_the_one_shape),
     "instance_not_found": test_a_token_that_is_not_ours_is_not_found,
@@ -543,6 +554,7 @@ PROVOKED: dict[str, Callable[..., None]] = {
     "token_too_narrow": test_a_token_for_reading_is_too_narrow_for_all_else,
     "invalid_database": test_a_file_that_is_none_is_refused,
     "invalid_rows": test_rows_that_are_none_are_refused,
+    "unknown_checkpoint": test_what_was_never_kept_is_not_found,
     "token_in_url": test_a_full_token_may_not_be_in_a_url,
     "path_not_found": test_a_path_that_is_not_there_is_not_found,
     "method_not_allowed": test_a_method_that_a_path_does_not_have_is_refused_with_those_it_has,

@@ -369,10 +369,13 @@ class Zygote:
         amount: int = 0,
         cell: int = 0,
         source: bytes = bytes(16),
+        name: str = "",
     ) -> int:
         """Ask without waiting; return the question's number."""
         self._number += 1
-        packet = control.encode_request(op, self._number, instance, amount, cell, source=source)
+        packet = control.encode_request(
+            op, self._number, instance, amount, cell, source=source, name=name
+        )
         self.control.send(packet)
         return self._number
 

@@ -28,7 +28,7 @@ def open_count() -> int:
 def ends(born: list[Newborn]) -> list[int]:
     """Tell every newborn to retire, which needs it to be sound, and return the exit statuses."""
     for one in born:
-        leash.send_order(one.leash, Order.RETIRE, b"", None)
+        leash.send_order(one.leash, Order.RETIRE, bytes(16))
     statuses = [os.waitpid(one.pid, 0)[1] for one in born]
     for one in born:
         one.leash.close()
@@ -67,7 +67,7 @@ def test_each_is_a_process_of_its_own_that_no_other_holds_on_to(
     def act(_: socket.socket) -> str:
         first, *others = fork(4)
         for one in others:
-            leash.send_order(one.leash, Order.RETIRE, b"", None)
+            leash.send_order(one.leash, Order.RETIRE, bytes(16))
         for one in others:
             os.waitpid(one.pid, 0)
         os.kill(first.pid, signal.SIGKILL)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sandbox import cell as cell_process
-from sandbox import frames, leash, limits
+from sandbox import frames, leash, limits, policy
 from sandbox.frames import Kind
 from sandbox.gate import Gate
 from sandbox.jail import Walls
@@ -64,7 +64,7 @@ class Cell:
         """Send an order with a new line and return the asker's end."""
         mine, theirs = socket.socketpair()
         with theirs:
-            leash.send_order(self.leash, order, self.instance, theirs)
+            leash.send_order(self.leash, order, self.instance, policy.MAX_PAGES, theirs)
         line = Line(mine)
         self._lines.append(line)
         return line
@@ -87,7 +87,7 @@ class Cell:
         return command.replace(b"\0", b" ").decode().strip()
 
     def retire(self) -> None:
-        leash.send_order(self.leash, Order.RETIRE, b"", None)
+        leash.send_order(self.leash, Order.RETIRE, self.instance)
 
     def close(self) -> None:
         for line in self._lines:

@@ -125,7 +125,7 @@ def test_a_cell_can_still_take_a_line(scene: Scene, walls: Walls, start_child: A
 
     def inside(sock: socket.socket) -> str:
         own = confined(sock, scene.own, walls, parent)
-        _, _, line = leash.receive_order(own)
+        _, _, _, line = leash.receive_order(own)
         assert line is not None
         keep(line)
         line.sendall(b"hello")
@@ -135,7 +135,7 @@ def test_a_cell_can_still_take_a_line(scene: Scene, walls: Walls, start_child: A
     mine, theirs = socket.socketpair()
     with mine:
         with theirs:
-            leash.send_order(child.sock, Order.CONNECT, b"", theirs)
+            leash.send_order(child.sock, Order.CONNECT, bytes(16), line=theirs)
         assert child.end() == End("sent", 0)
         assert mine.recv(10) == b"hello"
 

@@ -21,13 +21,13 @@ def pair() -> Iterator[Pair]:
         yield zygote, cell
 
 
-def test_an_order_brings_its_instance_and_its_line(pair: Pair) -> None:
+def test_an_order_brings_its_instance_its_size_and_its_line(pair: Pair) -> None:
     zygote, cell = pair
     mine, theirs = socket.socketpair()
     with mine, theirs:
-        leash.send_order(zygote, Order.ASSIGN, bytes(range(16)), theirs)
-        order, instance, line = leash.receive_order(cell)
-        assert (order, instance) == (Order.ASSIGN, bytes(range(16)))
+        leash.send_order(zygote, Order.ASSIGN, bytes(range(16)), 77, theirs)
+        order, instance, pages, line = leash.receive_order(cell)
+        assert (order, instance, pages) == (Order.ASSIGN, bytes(range(16)), 77)
         assert line is not None
         with line:
             mine.send(b"through")
@@ -36,14 +36,14 @@ def test_an_order_brings_its_instance_and_its_line(pair: Pair) -> None:
 
 def test_an_order_without_a_line_brings_none(pair: Pair) -> None:
     zygote, cell = pair
-    leash.send_order(zygote, Order.RETIRE, b"", None)
-    assert leash.receive_order(cell) == (Order.RETIRE, b"", None)
+    leash.send_order(zygote, Order.RETIRE, bytes(16))
+    assert leash.receive_order(cell) == (Order.RETIRE, bytes(16), 0, None)
 
 
 def test_orders_keep_their_sequence(pair: Pair) -> None:
     zygote, cell = pair
     for order in (Order.CONNECT, Order.CONNECT, Order.RETIRE):
-        leash.send_order(zygote, order, b"", None)
+        leash.send_order(zygote, order, bytes(16))
     got = [leash.receive_order(cell)[0] for _ in range(3)]
     assert got == [Order.CONNECT, Order.CONNECT, Order.RETIRE]
 
@@ -53,8 +53,8 @@ def test_a_received_line_is_not_inherited_by_programs(pair: Pair) -> None:
     mine, theirs = socket.socketpair()
     with mine, theirs:
         os.set_inheritable(theirs.fileno(), True)
-        leash.send_order(zygote, Order.CONNECT, b"", theirs)
-        _, _, line = leash.receive_order(cell)
+        leash.send_order(zygote, Order.CONNECT, bytes(16), line=theirs)
+        _, _, _, line = leash.receive_order(cell)
     assert line is not None
     with line:
         assert not line.get_inheritable()
@@ -73,7 +73,7 @@ def test_an_order_to_a_cell_that_does_not_read_raises_instead_of_waiting(pair: P
 
     def send_without_end() -> None:
         for _ in range(100_000):
-            leash.send_order(zygote, Order.CONNECT, b"", None)
+            leash.send_order(zygote, Order.CONNECT, bytes(16))
 
     with pytest.raises(BlockingIOError):
         send_without_end()
@@ -83,7 +83,7 @@ def test_an_order_to_a_cell_that_is_gone_raises(pair: Pair) -> None:
     zygote, cell = pair
     cell.close()
     with pytest.raises(OSError, match=r"Broken pipe|reset"):
-        leash.send_order(zygote, Order.RETIRE, b"", None)
+        leash.send_order(zygote, Order.RETIRE, bytes(16))
 
 
 @pytest.mark.parametrize(

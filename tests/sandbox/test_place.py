@@ -29,7 +29,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-EMPTY = {"instances", "expiry", "due", "trash"}
+EMPTY = {"instances", "expiry", "due", "kept", "trash"}
 ONE = {
     *EMPTY,
     f"instances/{SHARD}",

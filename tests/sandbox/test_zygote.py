@@ -1,8 +1,8 @@
 """The zygote from outside: what it answers, whom it serves, how it keeps and ends its cells."""
 
+import json
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -27,7 +27,6 @@ from tests.sandbox.handles import (
     Zygote,
     call_frame,
     children_of,
-    in_child,
     new_id,
     now,
 )
@@ -36,15 +35,6 @@ as_root = pytest.mark.skipif(not AS_ROOT, reason="only root runs the cells as an
 Starter = Callable[..., Zygote]
 
 ENDLESS = "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
-
-
-def asked(zygote: Zygote, sock: socket.socket, packet: bytes) -> bytes:
-    """Send any packet on a connection and return the answer, empty for a hang-up."""
-    try:
-        sock.send(packet)
-        return sock.recv(control.MAX_PACKET)
-    except (BrokenPipeError, ConnectionResetError):
-        return b""
 
 
 # --- create and open ---
@@ -226,6 +216,106 @@ def test_a_cell_that_does_not_stand_still_is_not_copied_and_goes_on(
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+# --- kept states ---
+
+
+def states(zygote: Zygote, instance: bytes) -> list[str]:
+    reply, _ = zygote.ask(Op.STATES, instance)
+    assert reply.outcome is Outcome.DONE
+    return [state["name"] for state in json.loads(reply.text)]
+
+
+def test_a_database_goes_back_to_what_it_was(zygote: Zygote) -> None:
+    instance, line = zygote.create()
+    line.sql("CREATE TABLE t(a); INSERT INTO t VALUES(1)")
+    reply, _ = zygote.ask(Op.KEEP, instance, name="one")
+    assert reply.outcome is Outcome.DONE
+    assert json.loads(reply.text)["bytes"] == 8192
+    zygote.open(instance).sql("DROP TABLE t; CREATE TABLE u(a)")
+    assert zygote.ask(Op.GO_BACK, instance, name="one")[0].outcome is Outcome.DONE
+    assert zygote.open(instance).sql("SELECT a FROM t").rows == [[1]]
+    assert states(zygote, instance) == ["one"]
+    assert zygote.ask(Op.DROP, instance, name="one")[0].outcome is Outcome.DONE
+    assert states(zygote, instance) == []
+
+
+@pytest.mark.parametrize("op", [Op.KEEP, Op.GO_BACK, Op.DROP])
+def test_a_cell_finishes_its_call_first_and_says_that_no_other_was_begun(
+    zygote: Zygote, op: Op
+) -> None:
+    instance, line = zygote.create()
+    line.sql("CREATE TABLE t(a)")
+    assert zygote.ask(Op.KEEP, instance, name="one")[0].outcome is Outcome.DONE
+    line = zygote.open(instance)
+    calls = (
+        call_frame(ENDLESS, timeout_ms=300, announce=True),
+        call_frame("INSERT INTO t VALUES(1)"),
+    )
+    line.sock.sendall(b"".join(calls))
+    assert line.next_frame() == (Kind.STARTED, b"")
+    assert zygote.ask(op, instance, name="one")[0].outcome is Outcome.DONE
+    assert line.answer().status == 408
+    assert line.next_frame() == (Kind.RETIRED, b"")
+
+
+def test_who_asks_for_a_line_meanwhile_gets_one_to_the_next_cell(zygote: Zygote) -> None:
+    instance, line = zygote.create()
+    line.sql("CREATE TABLE t(a)")
+    line.sock.sendall(call_frame(ENDLESS, timeout_ms=300, announce=True))
+    assert line.next_frame() == (Kind.STARTED, b"")
+    keep = zygote.send(Op.KEEP, instance, name="one")
+    opened = zygote.send(Op.OPEN, instance)
+    got = [zygote.receive() for _ in range(2)]
+    assert {reply.number for reply, _ in got} == {keep, opened}
+    assert {reply.outcome for reply, _ in got} == {Outcome.DONE}
+    (late,) = [line for _, line in got if line]
+    assert late.sql("SELECT count(*) FROM t").rows == [[0]]
+
+
+def test_a_cell_killed_in_its_work_has_not_all_in_its_file_and_the_next_one_has(
+    zygote: Zygote,
+) -> None:
+    instance, line = zygote.create()
+    line.sql("CREATE TABLE t(a); INSERT INTO t VALUES(1)")
+    zygote.kill(instance)
+    assert zygote.ask(Op.KEEP, instance, name="one")[0].outcome is Outcome.BUSY
+    zygote.open(instance)
+    assert zygote.ask(Op.KEEP, instance, name="one")[0].outcome is Outcome.DONE
+
+
+def test_a_cell_gets_the_pages_that_are_left(zygote: Zygote) -> None:
+    instance, line = zygote.create()
+    assert line.sql("PRAGMA max_page_count").rows == [[2560]]
+    line.sql("CREATE TABLE t(a); INSERT INTO t VALUES(zeroblob(1000000))")
+    zygote.ask(Op.KEEP, instance, name="one")
+    line = zygote.open(instance)
+    left = line.sql("PRAGMA max_page_count").rows[0][0]
+    assert left == 2560 - line.sql("PRAGMA page_count").rows[0][0]
+    full = line.sql("INSERT INTO t SELECT zeroblob(1000000) FROM json_each('[1,2,3,4,5,6,7,8,9]')")
+    assert full.status == 507
+    zygote.ask(Op.DROP, instance, name="one")
+    assert zygote.open(instance).sql("PRAGMA max_page_count").rows == [[2560]]
+
+
+def test_what_there_is_not_is_told_apart(zygote: Zygote) -> None:
+    instance, _ = zygote.create()
+    for op in (Op.GO_BACK, Op.DROP):
+        assert zygote.ask(op, instance, name="none")[0].outcome is Outcome.NO_STATE
+    for op in (Op.KEEP, Op.STATES, Op.GO_BACK, Op.DROP):
+        assert zygote.ask(op, new_id(), name="none")[0].outcome is Outcome.MISSING
+    for at in range(16):
+        assert zygote.ask(Op.KEEP, instance, name=f"n{at}")[0].outcome is Outcome.DONE
+    assert zygote.ask(Op.KEEP, instance, name="more")[0].outcome is Outcome.NO_ROOM
+
+
+def test_all_that_may_be_kept_fits_one_answer(zygote: Zygote) -> None:
+    instance, _ = zygote.create()
+    names = [f"{at:02}" + "n" * 62 for at in range(16)]
+    for name in names:
+        assert zygote.ask(Op.KEEP, instance, name=name)[0].outcome is Outcome.DONE
+    assert states(zygote, instance) == names
 
 
 # --- kill ---
@@ -598,112 +688,6 @@ def test_a_cell_that_is_said_to_be_used_is_not_idle(start_zygote: Starter) -> No
     assert zygote.cell(used) == cell
 
 
-# --- askers ---
-
-
-@pytest.mark.parametrize(
-    "packet",
-    [
-        bytes([10]) + control.encode_request(Op.OPEN, 1)[1:],
-        bytes([0]) + control.encode_request(Op.OPEN, 1)[1:],
-        b"short",
-        bytes(4096),
-        bytes([Op.TOUCH]) + bytes(15),
-        control.encode_request(Op.OPEN, 1) + b"more",
-    ],
-    ids=["unknown", "zero", "short", "long", "broken touch", "long open"],
-)
-def test_a_packet_that_breaks_the_rules_ends_that_connection_alone(
-    zygote: Zygote, packet: bytes
-) -> None:
-    other = zygote.connect()
-    assert asked(zygote, other, packet) == b""
-    assert zygote.status()["walls"]["seccomp"] is True
-
-
-def test_an_asker_that_hangs_up_before_its_answer_hurts_nobody(zygote: Zygote) -> None:
-    for _ in range(5):
-        hasty = zygote.connect()
-        hasty.send(control.encode_request(Op.CREATE, 1, new_id(), LATER))
-        hasty.send(control.encode_request(Op.STATUS, 2))
-        hasty.close()
-    assert zygote.status()["walls"]["seccomp"] is True
-
-
-@pytest.mark.timeout(20)
-def test_an_asker_that_does_not_read_its_answers_is_dropped(zygote: Zygote) -> None:
-    deaf = zygote.connect()
-    deaf.setblocking(False)
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            deaf.send(control.encode_request(Op.STATUS, 1))
-        except BlockingIOError:
-            time.sleep(0.001)
-        except OSError:
-            break
-    else:
-        raise AssertionError("still served")
-    assert zygote.status()["walls"]["seccomp"] is True
-
-
-def as_cells_user(zygote: Zygote, packet: bytes) -> str:
-    """Ask as the cells' user does; return the outcome's name."""
-
-    def ask(_: socket.socket) -> str:
-        with control.connect(zygote.place.run) as sock:
-            answer = asked(zygote, sock, packet)
-            return control.decode_reply(answer).outcome.name if answer else "hung up"
-
-    return in_child(ask).word
-
-
-@as_root
-@pytest.mark.parametrize(
-    ("packet", "outcome"),
-    [
-        (control.encode_request(Op.KILL, 1, bytes(16)), "DONE"),
-        (control.encode_request(Op.STATUS, 1), "DONE"),
-        (control.encode_request(Op.CREATE, 1, bytes(16), LATER), "hung up"),
-        (control.encode_request(Op.OPEN, 1, bytes(16)), "hung up"),
-        (control.encode_touch([bytes(16)]), "hung up"),
-    ],
-    ids=["kill", "status", "create", "open", "touch"],
-)
-def test_the_reapers_user_may_only_kill_and_ask_how_things_are(
-    zygote: Zygote, packet: bytes, outcome: str
-) -> None:
-    assert as_cells_user(zygote, packet) == outcome
-    assert not zygote.place.folder(bytes(16)).exists()
-
-
-@as_root
-def test_any_other_user_is_hung_up_on(zygote: Zygote) -> None:
-    def ask(_: socket.socket) -> str:
-        with control.connect(zygote.place.run) as sock:
-            return repr(asked(zygote, sock, control.encode_request(Op.STATUS, 1)))
-
-    before = CELL_USER.uid + 1 if CELL_USER.uid < 60_000 else 54_321
-
-    def as_other(sock: socket.socket) -> str:
-        return ask(sock)
-
-    stranger = settings.User(before, before)
-    pid_read, pid_write = socket.socketpair()
-    with pid_read, pid_write:
-        pid = os.fork()
-        if pid == 0:
-            try:
-                stranger.become()
-                pid_write.send(as_other(pid_write).encode())
-            finally:
-                os._exit(0)
-        os.waitpid(pid, 0)
-        pid_read.settimeout(5)
-        assert pid_read.recv(100) == b"b''"
-    assert "refused" in zygote.log()
-
-
 @pytest.mark.timeout(30)
 def test_a_cell_that_reads_no_orders_does_not_make_the_zygote_wait(zygote: Zygote) -> None:
     instance = new_id()
@@ -1045,8 +1029,8 @@ def test_no_life_is_made_longer_than_the_longest(start_zygote: Starter) -> None:
     made, _ = zygote.ask(Op.CREATE, instance, 60)
     assert zygote.ask(Op.EXTEND, instance, 30)[0].outcome is Outcome.DONE
     for op, amount in ((Op.EXTEND, 30), (Op.END_AT, now() + 110)):
-        reply, _ = zygote.ask(op, instance, amount)
-        assert (reply.outcome, reply.expires) == (Outcome.REFUSED, made.expires + 30)
+        assert zygote.ask(op, instance, amount)[0].outcome is Outcome.REFUSED
+        assert zygote.place.expires(instance) == made.expires + 30
 
 
 def test_what_nobody_has_made_has_no_end(zygote: Zygote) -> None:
