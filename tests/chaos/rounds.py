@@ -36,6 +36,8 @@ class Report:
     left_out: list[str] = field(default_factory=list)
     acknowledged: int = 0
     codes: Counter[str] = field(default_factory=Counter)
+    #: How often a database went back to a kept state.
+    went_back: int = 0
     breaches: list[str] = field(default_factory=list)
     leaks: list[str] = field(default_factory=list)
 
@@ -51,6 +53,7 @@ class Report:
             "answers: " + ", ".join(f"{code} {n}" for code, n in self.codes.most_common()),
             *(f"BREACH {breach}" for breach in self.breaches[:20]),
             *(f"LEAK {leak}" for leak in self.leaks),
+            f"databases gone back: {self.went_back}",
             f"rows acknowledged: {self.acknowledged}, rows lost: {self.lost},"
             f" breaches: {len(self.breaches)}, leaks: {len(self.leaks)}",
         ]
@@ -186,6 +189,7 @@ class _Chaos:
             if tenant.database and not tenant.database.is_spoilt:
                 self._look_at_the_living(tenant.database)
             self._report.codes += tenant.codes
+            self._report.went_back += tenant.went_back
         databases = [*self._left(), *(one.database for one in self._tenants if one.database)]
         self._report.acknowledged = sum(len(database.acknowledged) for database in databases)
         give_up = time.monotonic() + max(TTL_S, _PROOF_S) + _GONE_S + 5

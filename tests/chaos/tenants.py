@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 
 import httpx
 
@@ -18,6 +19,8 @@ from tests.hostile.sql_case import ANY_SQL_ERROR
 #: How long before its expiry a database is left for the next.
 _LEAVE_S = 2.0
 _PAUSE_S = 0.01
+#: How often it keeps a state, goes back to it, reads, and writes else.
+_KEEP, _GO_BACK, _READ = 0.03, 0.06, 0.25
 #: Answers to calls that nothing is wrong with, and what must come with them.
 _GOOD = {"ok", "cell_lost", "busy", "query_timeout", "quota_exceeded", "instance_expired"}
 #: A clock of the test's and one of the service's are read a moment apart.
@@ -38,6 +41,14 @@ class Database:
         self.unsure: set[int] = set()
         #: Somebody has tampered with it on purpose: it may be anything but harmful.
         self.is_spoilt = False
+        #: What was acknowledged when the state was kept that it can go back to, if one was.
+        self.kept: set[int] | None = None
+        self.unsure_when_kept: set[int] = set()
+
+    def may_have_gone_back(self) -> None:
+        """Nobody knows what it has: that of before or what was kept."""
+        self.unsure |= self.acknowledged - (self.kept or set())
+        self.acknowledged &= self.kept or set()
 
 
 class Tenant(threading.Thread):
@@ -54,6 +65,8 @@ class Tenant(threading.Thread):
         self.left: list[Database] = []
         self.breaches: list[str] = []
         self.codes: Counter[str] = Counter()
+        #: How often a database of its own went back to a kept state.
+        self.went_back = 0
         #: Set while connections may break: someone holds or kills the front desk.
         self.may_break = threading.Event()
         #: Set while the disk may be full or closed to writing.
@@ -76,17 +89,32 @@ class Tenant(threading.Thread):
     def _step(self) -> None:
         if self.database is None or self.database.expires - time.time() < _LEAVE_S:
             self._move()
-        elif self._chance.random() < 0.8:
-            self._insert(self.database, 1 if self._chance.random() < 0.7 else 3)
-        else:
+            return
+        chance = self._chance.random()
+        if chance < _KEEP:
+            self._keep(self.database)
+        elif chance < _GO_BACK and self.database.kept is not None:
+            self._go_back(self.database)
+        elif chance < _READ:
             self._read(self.database)
+        else:
+            self._insert(self.database, 1 if self._chance.random() < 0.7 else 3)
 
     def _call(self, sql: str, args: list[int] | None = None) -> Answer | None:
+        return self._ask(sql, lambda: self._client.sql(sql, args))
+
+    def _checkpoint(self, method: str, more: str = "") -> Answer | None:
+        path = "/session/checkpoints/one" + more
+        headers = {"X-Walkin-Session": self._client.token or ""}
+        ask = self._client.http.request
+        return self._ask(path, lambda: Answer(ask(method, path, headers=headers)))
+
+    def _ask(self, what: str, ask: Callable[[], Answer]) -> Answer | None:
         """Return the answer; None if the connection broke."""
         may_break = self.may_break.is_set()
         asked = time.time()
         try:
-            answer = self._client.sql(sql, args)
+            answer = ask()
         except httpx.TransportError as cause:
             if not may_break and not self.may_break.is_set():
                 self.breaches.append(f"connection lost: {cause!r}")
@@ -94,11 +122,11 @@ class Tenant(threading.Thread):
             self._client = Client(self._service.url, self._client.token)
             self._client.expires = self.database.expires if self.database else None
             return None
-        self._judge(answer, asked, sql)
+        self._judge(answer, asked, what)
         return answer
 
-    def _judge(self, answer: Answer, asked: float, sql: str) -> None:
-        code = "ok" if answer.status == 200 else str(answer.json.get("code"))
+    def _judge(self, answer: Answer, asked: float, what: str) -> None:
+        code = "ok" if answer.status in (200, 201) else str(answer.json.get("code"))
         self.codes[code] += 1
         database = self.database
         expired = database is not None and time.time() > database.expires - _SKEW_S
@@ -117,7 +145,7 @@ class Tenant(threading.Thread):
         elif code == "ok" and database and asked > database.expires + _SKEW_S:
             wrong = "alive after its expiry"
         if wrong:
-            self.breaches.append(f"{wrong}: {answer!r} to {sql!r}")
+            self.breaches.append(f"{wrong}: {answer!r} to {what!r}")
         if code == "instance_expired" and database is self.database and database is not None:
             self.left.append(database)
             self.database = None
@@ -144,6 +172,21 @@ class Tenant(threading.Thread):
             database.acknowledged.update(numbers)
         elif answer is None or answer.code in ("cell_lost", "query_timeout", "quota_exceeded"):
             database.unsure.update(numbers)
+
+    def _keep(self, database: Database) -> None:
+        answer = self._checkpoint("PUT")
+        kept = answer is not None and answer.status in (200, 201)
+        # Without a word on it nobody knows which state is kept: it is left alone.
+        database.kept = set(database.acknowledged) if kept else None
+        database.unsure_when_kept = set(database.unsure)
+
+    def _go_back(self, database: Database) -> None:
+        answer = self._checkpoint("POST", "/restore")
+        database.may_have_gone_back()
+        if answer is not None and answer.status == 200:
+            # What came since is gone; what nobody was sure of then is not surer now.
+            database.unsure = set(database.unsure_when_kept)
+            self.went_back += 1
 
     def _read(self, database: Database) -> None:
         answer = self._call("SELECT n FROM kept")

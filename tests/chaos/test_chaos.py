@@ -20,4 +20,5 @@ def test_nothing_breaks_it() -> None:
     assert not report.leaks, report
     assert report.rounds >= 10, report
     assert report.acknowledged > 100, report
+    assert report.went_back > 10, report
     assert set(report.faults) <= set(FAULTS)
