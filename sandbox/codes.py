@@ -71,7 +71,7 @@ CODES = {
         Code("key_reused", 409, "idempotency key reused", "the key was used for another call"),
         Code("query_timeout", 408, "query timed out", "the call outran its clock"),
         Code("body_timeout", 408, "request body timed out", "the body came too slowly"),
-        Code("body_too_large", 413, "request body too large", "the body is over 8,192 bytes"),
+        Code("body_too_large", 413, "request body too large", "over 8,192 bytes; files: 10 MiB"),
         Code("content_type", 415, "content type must be application/json", "it is another"),
         Code("rate_limited", 429, "rate limit exceeded", "too many calls; see `Retry-After`"),
         Code(
@@ -88,4 +88,4 @@ CODES = {
 }
 
 #: Every status a cell may answer with; anything else is the answer of a broken cell.
-CELL_STATUSES = frozenset({200, 400, 408, 409, 500, 507})
+CELL_STATUSES = frozenset({200, 400, 408, 409, 413, 500, 507})

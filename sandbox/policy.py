@@ -166,9 +166,13 @@ def _module(_: str | None, module: str | None) -> Denial | None:
     return Denial("not_authorized", f"virtual tables of module {module} are not available here")
 
 
+#: What the table of receipts is to a caller.
+OURS = Denial("not_authorized", "this table is the service's own")
+
+
 def _write(table: str | None, _: str | None) -> Denial | None:
     if (table or "").lower() == receipts.TABLE:
-        return Denial("not_authorized", "this table is the service's own")
+        return OURS
     return None
 
 

@@ -9,6 +9,7 @@ import zlib
 from sandbox import documents, separated
 from sandbox.columns import Clock, Incoming, refused
 from sandbox.forms import Written
+from sandbox.refusal import Refusal
 
 __all__ = ["Incoming", "Written", "read", "unpack"]
 
@@ -44,7 +45,7 @@ def unpack(body: bytes, most: int) -> bytes:
         except zlib.error:
             raise refused("the body is not gzip", 1) from None
         if len(found) > most:
-            raise refused(f"unpacked, the body is over {most:,} bytes", 1)
+            raise Refusal("body_too_large", f"at most {most} bytes, unpacked")
         if member.eof:
             at -= len(member.unused_data)
             if at < len(body):

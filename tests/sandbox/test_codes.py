@@ -43,7 +43,7 @@ def test_retryable_is_what_time_alone_may_mend() -> None:
 
 
 def test_a_cell_may_not_answer_with_a_status_about_tokens_or_limits() -> None:
-    assert {200, 400, 408, 409, 500, 507} == CELL_STATUSES
+    assert {200, 400, 408, 409, 413, 500, 507} == CELL_STATUSES
 
 
 @pytest.mark.parametrize("row", CODES.values(), ids=str)

@@ -191,7 +191,7 @@ def test_what_is_no_answer_ends_the_call_and_the_line(run: Run, said: bytes) -> 
 
 
 @pytest.mark.parametrize(
-    "status", [0, 100, 199, 201, 204, 302, 401, 404, 413, 429, 501, 502, 503, 65535]
+    "status", [0, 100, 199, 201, 204, 302, 401, 404, 412, 429, 501, 502, 503, 65535]
 )
 def test_a_status_that_is_not_a_cells_to_give_is_refused(run: Run, status: int) -> None:
     async def main() -> None:
