@@ -9,6 +9,7 @@ Unix sockets beyond the jail (6). What it leaves open at that ABI, and seccomp c
 sockets, named Unix sockets, stat, chmod, chdir, extended attributes, fork.
 """
 
+import fcntl
 import os
 import socket
 from pathlib import Path
@@ -26,7 +27,7 @@ LEAST_LANDLOCK_ABI = 6
 RIGHTS = AccessFS.READ_FILE | AccessFS.WRITE_FILE | AccessFS.TRUNCATE
 
 _ALLOWED = """
-    read write pread64 pwrite64 lseek close fsync fdatasync ftruncate fstat fcntl
+    read write pread64 pwrite64 lseek close fsync fdatasync ftruncate fstat
     newfstatat fstatat64 stat lstat statx getcwd
     recvfrom recvmsg sendto sendmsg getsockname getpeername poll ppoll
     brk munmap mremap madvise
@@ -42,6 +43,9 @@ _WITHOUT = {
     "open": (1, kernel.O_TMPFILE_BIT),
     "openat": (2, kernel.O_TMPFILE_BIT),
 }
+#: What SQLite does with its files (locks, and closing them on exec). No lease above all, fcntl(2):
+#: whoever opened the file next, the zygote, would stand still until it was given up.
+_ONLY = {"fcntl": (1, (fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_GETLK, fcntl.F_SETLK))}
 
 
 class Walls(NamedTuple):
@@ -69,7 +73,7 @@ def prepare() -> Walls:
             "walkin does not run SQL without it"
         )
     try:
-        walls = Walls(abi, kernel.build_filter(_ALLOWED, _REFUSED, _WITHOUT))
+        walls = Walls(abi, kernel.build_filter(_ALLOWED, _REFUSED, _WITHOUT, _ONLY))
     except (OSError, RuntimeError) as cause:
         raise WallError(f"the seccomp filter cannot be built: {cause}") from cause
     try:

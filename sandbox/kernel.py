@@ -93,11 +93,15 @@ def landlock(ruleset: landlockpy.Ruleset, folder: Path, rights: landlockpy.Acces
 
 
 def build_filter(
-    allowed: Iterable[str], refused: Iterable[str], without: Mapping[str, tuple[int, int]]
+    allowed: Iterable[str],
+    refused: Iterable[str],
+    without: Mapping[str, tuple[int, int]],
+    only: Mapping[str, tuple[int, Iterable[int]]],
 ) -> bytes:
     """Return a seccomp program for this machine: `allowed` pass, `refused` fail with EACCES.
 
-    `without` maps a call to an argument's index and bits: it passes if none of them is set.
+    `without` maps a call to an argument's index and bits: it passes if none of them is set; `only`
+    to an argument's index and the values that it may have.
     Anything else, and any call of another architecture, kills the process. Names this machine
     lacks are left out.
     """
@@ -111,6 +115,10 @@ def build_filter(
     for name in filter(_known, without):
         index, bits = without[name]
         rules.add_rule(pyseccomp.ALLOW, name, pyseccomp.Arg(index, pyseccomp.MASKED_EQ, bits, 0))
+    for name in filter(_known, only):
+        index, values = only[name]
+        for value in values:
+            rules.add_rule(pyseccomp.ALLOW, name, pyseccomp.Arg(index, pyseccomp.EQ, value))
     with os.fdopen(os.memfd_create("seccomp"), "w+b") as file:
         rules.export_bpf(file)
         file.seek(0)

@@ -236,8 +236,14 @@ def _open_new(path: Path, content: bytes) -> None:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy a file into a new one; file systems that can share blocks do. Raises OSError."""
-    with source.open("rb") as read, target.open("xb") as written:
+    """Copy a file into a new one; file systems that can share blocks do. Raises OSError.
+
+    It waits for nobody who may hold a lease on it: fcntl(2), F_SETLEASE.
+    """
+    with (
+        open(os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as read,  # noqa: PTH123
+        target.open("xb") as written,
+    ):
         while os.copy_file_range(read.fileno(), written.fileno(), _COPY_BYTES):
             pass
 

@@ -159,12 +159,34 @@ def grown(path: str) -> None:
         os.close(fd)
 
 
-def opened_many() -> None:
+def leased(path: str, kind: int) -> None:
+    """Take a lease: who opens the file next stands still until it is given up, or 45 s."""
+    controlled(path, fcntl.F_SETLEASE, kind)
+
+
+def controlled(path: str, command: int, value: int) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.fcntl(fd, command, value)
+    finally:
+        os.close(fd)
+
+
+def waited_for(path: str) -> None:
+    """Lock a file, for as long as that takes."""
+    fd = os.open(path, RW)
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX)
+    finally:
+        os.close(fd)
+
+
+def opened_many(path: str) -> None:
     """Open descriptors until there are no more, and a few more than the limit."""
     held = []
     try:
         for _ in range(limits.RLIMITS[resource.RLIMIT_NOFILE] + 8):
-            held.append(fcntl.fcntl(0, fcntl.F_DUPFD, 0))  # noqa: PERF401 - closed if it fails
+            held.append(os.open(path, os.O_RDONLY))  # noqa: PERF401 - closed if it fails
     finally:
         for fd in held:
             with contextlib.suppress(OSError):
@@ -297,6 +319,12 @@ ACTS: dict[str, tuple[Act, str, str | None]] = {
     "read its sibling's limits": (lambda s: resource.prlimit(s.sibling, 9), KILLED, None),
     "become traceable": (raw("prctl", 4, 1, 0, 0, 0), KILLED, None),
     "become another user": (lambda _: os.setuid(os.geteuid()), KILLED, None),
+    # what others would wait for, or be told
+    "take a lease on its file": (lambda s: leased(s.file, fcntl.F_WRLCK), KILLED, None),
+    "take a lease for reading": (lambda s: leased(s.file, fcntl.F_RDLCK), KILLED, None),
+    "have signals sent for news": (lambda s: controlled(s.file, fcntl.F_SETSIG, 9), KILLED, None),
+    "have others told of news": (lambda s: controlled(s.file, fcntl.F_SETOWN, 1), KILLED, None),
+    "wait for a lock": (lambda s: waited_for(s.file), KILLED, None),
     # memory
     "map memory that runs": (lambda _: mapped(7), KILLED, None),
     "make memory run": (lambda _: protected(5), KILLED, None),
@@ -308,7 +336,7 @@ ACTS: dict[str, tuple[Act, str, str | None]] = {
     # limits
     "grow its file over the limit": (lambda s: grown(s.file), "EFBIG", "EFBIG"),
     "grow its log over the limit": (lambda s: grown(s.wal), "EFBIG", "EFBIG"),
-    "open descriptors without end": (lambda _: opened_many(), "EMFILE", "EMFILE"),
+    "open descriptors without end": (lambda s: opened_many(s.file), "EMFILE", "EMFILE"),
     # the kernel's larger rooms
     "set up io_uring": (raw("io_uring_setup", 1, 0), KILLED, None),
     "load a BPF program": (raw("bpf", 0, 0, 0), KILLED, None),

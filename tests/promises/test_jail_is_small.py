@@ -47,10 +47,10 @@ _AFTER_THE_FORK = [
     "frames",
     "errors",
 ]
-_MOST_LINES = 3800
+_MOST_LINES = 3850
 #: What the wall is made of: whoever takes a cell over from SQL has the rest already.
 _WALL = ("cell", "jail", "limits", "kernel", "leash", "descriptors", "frames", "errors")
-_MOST_LINES_OF_THE_WALL = 660
+_MOST_LINES_OF_THE_WALL = 680
 _MOST_LINES_A_MODULE = 300
 
 

@@ -3,7 +3,6 @@
 What it cannot do any more is tests/promises/test_jail_holds.py.
 """
 
-import contextlib
 import errno
 import fcntl
 import json
@@ -65,39 +64,6 @@ def jailed(scene: Scene, walls: Walls, act: Act) -> End:
         return act(scene)
 
     return in_child(inside)
-
-
-def test_a_signal_through_a_descriptor_does_not_arrive(scene: Scene, walls: Walls) -> None:
-    """fcntl(2) can have a signal of one's choice sent to any process when a socket has news."""
-
-    def signalled(scene: Scene, sock: socket.socket) -> str:
-        fd = sock.fileno()
-        fcntl.fcntl(fd, fcntl.F_SETOWN, scene.neighbour.pid)
-        fcntl.fcntl(fd, 10, int(signal.SIGTERM))  # F_SETSIG
-        fcntl.fcntl(fd, fcntl.F_SETFL, os.O_ASYNC)
-        sock.send(b"ready")
-        return sock.recv(10).decode()
-
-    def with_walls(sock: socket.socket) -> str:
-        own = confined(sock, scene.own, walls, parent)
-        return signalled(scene, own)
-
-    def reached(act: Callable[[socket.socket], str]) -> bool:
-        child = Child(act)
-        try:
-            assert child.hear() == "ready"
-            child.sock.send(b"news")
-            assert child.end().word == "news"
-        finally:
-            child.close()
-        # A signal that was sent would come before this is read.
-        with contextlib.suppress(BrokenPipeError):
-            scene.neighbour.sock.send(b"there?")
-        return scene.neighbour.hear() != "here"
-
-    parent = os.getpid()
-    assert not reached(with_walls)
-    assert reached(lambda sock: signalled(scene, sock))
 
 
 # --- what a cell needs ---

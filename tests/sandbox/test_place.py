@@ -1,14 +1,18 @@
 """The floor plan: what is made where, in which order, and what is never followed or trusted."""
 
+import fcntl
 import os
+import signal
 import stat
+import time
 from pathlib import Path
 
 import pytest
 
-from sandbox.place import DATABASE, FILES, Place
+from sandbox.place import DATABASE, FILES, Place, copy_file
 
 ID = bytes(range(16))
+OTHER = bytes(15) + b"\x0f"
 HEX = ID.hex()
 SHARD = "0f"
 
@@ -82,6 +86,37 @@ def test_the_cells_user_becomes_owner(tmp_path: Path) -> None:
     for path in (place.cells, *place.cells.iterdir()):
         assert (path.stat().st_uid, path.stat().st_gid) == (65_534, 65_534)
     assert place.run.stat().st_uid == os.geteuid()
+
+
+# --- copy ---
+
+
+def test_a_copy_waits_for_nobody_who_has_a_lease(place: Place, tmp_path: Path) -> None:
+    """The kernel would have the copier wait for up to 45 s: fcntl(2), F_SETLEASE."""
+    place.create(ID, 100, b"content")
+    file = place.folder(ID) / DATABASE
+    fd = os.open(file, os.O_RDWR)
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)  # by which its holder is told
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        began = time.monotonic()
+        with pytest.raises(BlockingIOError):
+            copy_file(file, tmp_path / "copy")
+        with pytest.raises(BlockingIOError):
+            place.copy(ID, OTHER, 200)
+        assert time.monotonic() - began < 1
+    finally:
+        os.close(fd)
+        signal.signal(signal.SIGIO, before)
+    assert not place.folder(OTHER).exists()
+
+
+def test_a_copy_follows_no_link(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"secret")
+    (tmp_path / "link").symlink_to(tmp_path / "secret")
+    with pytest.raises(OSError, match="Too many levels"):
+        copy_file(tmp_path / "link", tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
 
 
 # --- create ---
