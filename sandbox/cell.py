@@ -139,12 +139,14 @@ class _Cell:
                 # The zygote must know first: it would send others to a cell that is going.
                 tired = True
                 leash.send_report(self._own, Report.TIRED)
+            is_first = True
             for fd, _ in self._poll.poll():
                 if fd == own:
                     if not self._obey():
                         return
-                elif fd in self._lines and not self._read(self._lines[fd]):
+                elif fd in self._lines and not self._read(self._lines[fd], is_first=is_first):
                     return
+                is_first = False
 
     def _obey(self) -> bool:
         """Take one order; False ends the cell."""
@@ -166,16 +168,18 @@ class _Cell:
             except OSError:
                 continue
 
-    def _read(self, line: _Line) -> bool:
-        """Answer the calls that have come by a line; False ends the cell."""
-        is_first = True
+    def _read(self, line: _Line, *, is_first: bool) -> bool:
+        """Answer the calls that have come by a line; False ends the cell.
+
+        `is_first`: nothing has been done since the zygote's orders were looked at.
+        """
         try:
             data = line.sock.recv(_RECEIVE_BYTES)
             if not data:
                 raise FrameError("the front desk hung up")
             for frame in line.decoder.feed(data):
                 if whole := line.take(*frame):
-                    # Of several that came together, none is begun when the zygote has said to go.
+                    # No call is begun once the zygote has said to go.
                     if not is_first and self._orders.poll(0) and not self._obey():
                         return False
                     is_first = False

@@ -21,6 +21,7 @@ from sandbox.errors import (
     NodeBusy,
     NoRoom,
     NoSuchState,
+    NotFolded,
     SandboxError,
     TooLong,
     ZygoteGone,
@@ -143,6 +144,7 @@ class AsyncClient:
     async def _ask_end(
         self, op: Op, instance: bytes, amount: int, source: bytes = bytes(control.ID_BYTES)
     ) -> End:
+        self._require_room()
         reply, _ = await self._ask(op, instance, amount, source=source)
         if reply.outcome is not Outcome.DONE:
             raise _error(op, reply.outcome)
@@ -156,27 +158,39 @@ class AsyncClient:
         states: list[dict[str, Any]] = json.loads(await self._ask_state(Op.STATES, instance))
         return states
 
-    async def ask_keep(self, instance: bytes, name: str) -> dict[str, Any]:
+    async def ask_keep(self, instance: bytes, name: str, call_ms: int) -> dict[str, Any]:
         """Keep a state of a database; return it, and whether it has `replaced` another.
 
-        Raises NoRoom, and as `ask_states` does. The database's cell ends, between two calls.
+        Raises NoRoom, NotFolded, and as `ask_states` does. The database's cell ends, between two
+        calls; one that is under way may last so many milliseconds.
         """
-        state: dict[str, Any] = json.loads(await self._ask_state(Op.KEEP, instance, name))
+        text = await self._ask_state(Op.KEEP, instance, name, call_ms)
+        state: dict[str, Any] = json.loads(text)
         return state
 
-    async def ask_go_back(self, instance: bytes, name: str) -> None:
-        """Have a database be what it was. Raises NoSuchState; the rest is as for `ask_keep`."""
-        await self._ask_state(Op.GO_BACK, instance, name)
+    async def ask_go_back(self, instance: bytes, name: str, call_ms: int) -> dict[str, Any]:
+        """Have a database be what it was; return the state.
 
-    async def ask_drop(self, instance: bytes, name: str) -> None:
+        Raises NoSuchState; the rest is as for `ask_keep`.
+        """
+        text = await self._ask_state(Op.GO_BACK, instance, name, call_ms)
+        state: dict[str, Any] = json.loads(text)
+        return state
+
+    async def ask_drop(self, instance: bytes, name: str, call_ms: int) -> None:
         """Keep a state no longer. Raises NoSuchState; the rest is as for `ask_keep`."""
-        await self._ask_state(Op.DROP, instance, name)
+        await self._ask_state(Op.DROP, instance, name, call_ms)
 
-    async def _ask_state(self, op: Op, instance: bytes, name: str = "") -> bytes:
-        reply, _ = await self._ask(op, instance, name=name)
+    async def _ask_state(self, op: Op, instance: bytes, name: str = "", call_ms: int = 0) -> bytes:
+        self._require_room()
+        reply, _ = await self._ask(op, instance, call_ms, name=name, more_s=call_ms / 1000)
         if reply.outcome is not Outcome.DONE:
             raise _error(op, reply.outcome)
         return reply.text
+
+    def _require_room(self) -> None:
+        if len(self._waiting) >= MOST_WAITING:
+            raise NodeBusy("too many questions wait for the zygote")
 
     async def ask_kill(self, instance: bytes, cell: int = 0) -> None:
         """Return when that cell of the database (0: whichever) has ended. Raises ZygoteGone."""
@@ -206,8 +220,7 @@ class AsyncClient:
         self._drop()
 
     async def _ask_line(self, op: Op, instance: bytes, amount: int) -> Opened:
-        if len(self._waiting) >= MOST_WAITING:
-            raise NodeBusy("too many questions wait for the zygote")
+        self._require_room()
         reply, fd = await self._ask(op, instance, amount)
         if reply.outcome is Outcome.DONE and fd is not None:
             return Opened(descriptors.stream(fd), reply.expires, reply.ends / 1e9, reply.cell)
@@ -223,11 +236,13 @@ class AsyncClient:
         cell: int = 0,
         source: bytes = bytes(control.ID_BYTES),
         name: str = "",
+        more_s: float = 0.0,
     ) -> tuple[Reply, int | None]:
         # A zygote that dies takes its unanswered questions with it. All of them may be asked
         # again, CREATE too: if the id exists by now it fails, and what was made expires unused.
-        give_up = asyncio.get_running_loop().time() + self._patience_s
-        until = int((time.monotonic() + self._patience_s) * 1000)
+        patience_s = self._patience_s + more_s
+        give_up = asyncio.get_running_loop().time() + patience_s
+        until = int((time.monotonic() + patience_s) * 1000)
         asked = (op, instance, amount, cell, until, source, name)
         while True:
             try:
@@ -236,7 +251,8 @@ class AsyncClient:
             except TimeoutError:
                 raise ZygoteGone(f"no answer to {op.name}") from None
             except OSError as cause:
-                self._drop()
+                if not isinstance(cause, BlockingIOError):  # the socket is full, and that passes
+                    self._drop()
                 if asyncio.get_running_loop().time() + 0.05 > give_up:
                     raise ZygoteGone(f"{op.name}: {cause}") from cause
                 await asyncio.sleep(0.05)
@@ -250,7 +266,6 @@ class AsyncClient:
         answer: asyncio.Future[tuple[Reply, int | None]] = loop.create_future()
         self._waiting[number] = answer
         try:
-            # A full socket raises BlockingIOError, an OSError: tried again a moment later.
             self._sock.send(control.encode_request(op, number, *about))
             return await answer
         except asyncio.CancelledError:
@@ -317,6 +332,7 @@ _ERRORS = {
     Outcome.REFUSED: TooLong,
     Outcome.NO_ROOM: NoRoom,
     Outcome.NO_STATE: NoSuchState,
+    Outcome.NOT_FOLDED: NotFolded,
 }
 
 

@@ -11,6 +11,7 @@ it outlives a zygote that died and callers merely wait in its queue.
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterable
 from enum import IntEnum
 from pathlib import Path
@@ -52,7 +53,7 @@ class Outcome(IntEnum):
     """How it went.
 
     REFUSED: it would live longer than a database may. NO_ROOM: it would have more than it may.
-    NO_STATE: it has none of that name.
+    NO_STATE: it has none of that name. NOT_FOLDED: its cell has left something out of its file.
     """
 
     DONE = 0
@@ -62,13 +63,15 @@ class Outcome(IntEnum):
     REFUSED = 4
     NO_ROOM = 5
     NO_STATE = 6
+    NOT_FOLDED = 7
 
 
 class Request(NamedTuple):
     """One question.
 
     `amount` is the seconds of CREATE's and FORK's lifetime, those that EXTEND adds to it, the Unix
-    second of END_AT (0: now), and how many databases were removed since the last REAPED. `cell` is
+    second of END_AT (0: now), the milliseconds that KEEP, GO_BACK and DROP leave to a call that is
+    under way, and how many databases were removed since the last REAPED. `cell` is
     for KILL: the number of the cell that is meant, so that its successor is not; 0 means whichever
     there is. `source` is for FORK: the database that `instance` becomes a copy of.
     `until` (milliseconds of CLOCK_MONOTONIC, which all processes of a machine share) is when the
@@ -85,13 +88,18 @@ class Request(NamedTuple):
     source: bytes = bytes(ID_BYTES)
     name: str = ""
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether its asker waits for the answer yet."""
+        return not 0 < self.until < time.monotonic() * 1000
+
 
 class Reply(NamedTuple):
     """One answer.
 
     For CREATE, OPEN, FORK, EXTEND and END_AT: `expires` is when the database is over (Unix seconds,
     for its caller), `ends` the same in nanoseconds of CLOCK_BOOTTIME, which nobody can set; for the
-    first two `cell` is the number of its cell. `text` is the JSON of STATUS, STATES and KEEP.
+    first two `cell` is the number of its cell. `text` is the JSON of STATUS, STATES, KEEP, GO_BACK.
     """
 
     outcome: Outcome

@@ -25,6 +25,8 @@ log = logging.getLogger("walkin.zygote")
 
 #: A cell told to retire may still be in a call of its full length; then it is killed.
 RETIRE_S = 4.0
+#: And how much longer than the longest call it is given where that is known.
+_AFTER_S = 2.0
 #: How long no blank cells are made after one failed.
 _REST_S = 0.5
 _REPORTS_MOST = 5
@@ -51,6 +53,8 @@ class Cell:
         self.instance = b""
         self.used = 0.0
         self.ending_since: float | None = None
+        #: How long it has then for the call that it may be in (seconds).
+        self.patience_s = RETIRE_S
         #: Whether it was killed on our word, as opposed to its own end.
         self.killed = False
         self.reports = 0
@@ -191,8 +195,9 @@ class Nursery:
             cell.used = time.monotonic()
             self.live.move_to_end(instance)
 
-    def retire(self, cell: Cell) -> None:
-        """Have a cell fold up its database and go."""
+    def retire(self, cell: Cell, call_s: float = 0.0) -> None:
+        """Have a cell fold up its database and go. A call that it is in may last so long."""
+        cell.patience_s = max(cell.patience_s, call_s + _AFTER_S)
         if cell.ending_since is not None:
             return
         cell.ending_since = time.monotonic()
@@ -213,7 +218,7 @@ class Nursery:
         """Give up idle cells; kill those that were told to go and have not."""
         for cell in list(self.live.values()):
             if cell.ending_since is not None:
-                if now - cell.ending_since > RETIRE_S:
+                if now - cell.ending_since > cell.patience_s:
                     self.kill(cell)
             elif now - cell.used > self._settings.cell_idle_s:
                 self.retire(cell)

@@ -8,7 +8,6 @@ import logging
 import selectors
 import socket
 import struct
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -105,7 +104,7 @@ class Reception:
 
     def take(self, asker: Asker, request: Request) -> None:
         """Have a question answered, perhaps once more, unless nobody waits for that any longer."""
-        if not asker.is_gone and not 0 < request.until < time.monotonic() * 1000:
+        if request.is_awaited and not asker.is_gone:
             self._answer(asker, request)
 
     def send(self, asker: Asker, packet: bytes, line: socket.socket | None) -> None:

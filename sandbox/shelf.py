@@ -62,13 +62,14 @@ class Shelf:
 
         Raises NoRoom, NotFolded, OSError: then all is as before.
         """
+        self.require_place(instance, name)
         source = self._place.folder(instance)
         if (source / WAL).stat().st_size:
             raise NotFolded
         size = (source / DATABASE).stat().st_size
         states = self.states(instance)
         others = [state.bytes for state in states if state.name != name]
-        if len(others) >= MOST or sum(others) + size + max(size, *others, 0) > MOST_BYTES:
+        if sum(others) + size + max(size, *others, 0) > MOST_BYTES:
             raise NoRoom
         kept = self._place.kept(instance)
         with_parent(kept, lambda: kept.mkdir(mode=0o700, exist_ok=True))
@@ -85,12 +86,13 @@ class Shelf:
             raise
         return State(name, int(now), size), len(others) < len(states)
 
-    def go_back(self, instance: bytes, name: str) -> None:
+    def go_back(self, instance: bytes, name: str) -> State:
         """Have the database be what it was: from one moment to the next (renameat2(2)).
 
-        Raises NoSuchState, OSError: then it is as before.
+        Returns the state. Raises NoSuchState, OSError: then it is as before.
         """
-        state = self._state(instance, name)
+        found = self.find(instance, name)
+        state = self._place.kept(instance) / name
         back = state.with_name(".back")
         _remove(back)
         try:
@@ -102,16 +104,24 @@ class Shelf:
             # What is not removed now is by the next, or with the database.
             with contextlib.suppress(OSError):
                 _remove(back)
+        return found
 
     def drop(self, instance: bytes, name: str) -> None:
         """Keep a state no longer. Raises NoSuchState, OSError."""
-        self._state(instance, name).unlink()
+        self.find(instance, name)
+        (self._place.kept(instance) / name).unlink()
 
-    def _state(self, instance: bytes, name: str) -> Path:
-        state = self._place.kept(instance) / name
-        if name[:1] in ("", ".") or "/" in name or not state.is_file():
-            raise NoSuchState
-        return state
+    def find(self, instance: bytes, name: str) -> State:
+        """Return the state of that name. Raises NoSuchState."""
+        for state in self.states(instance):
+            if state.name == name:
+                return state
+        raise NoSuchState
+
+    def require_place(self, instance: bytes, name: str) -> None:
+        """Raise NoRoom if there are so many states that none can be added under that name."""
+        if sum(state.name != name for state in self.states(instance)) >= MOST:
+            raise NoRoom
 
 
 def _remove(folder: Path) -> None:

@@ -12,6 +12,7 @@ import selectors
 import signal
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -55,7 +56,7 @@ _OUTCOMES = {
     TooLong: Outcome.REFUSED,
     NoRoom: Outcome.NO_ROOM,
     NoSuchState: Outcome.NO_STATE,
-    NotFolded: Outcome.BUSY,  # its cell did not end of itself; the next one may
+    NotFolded: Outcome.NOT_FOLDED,
 }
 
 
@@ -103,6 +104,8 @@ class Zygote:
             listener, self._selector, may_ask, self._answer, self._nursery.touch
         )
         self._waiting: list[Waiting] = []
+        #: What is to be done on the shelf, for databases that have no cell now.
+        self._shelving: deque[tuple[Asker, Request]] = deque()
         self._stopping = False
         self._answers: dict[Op, Callable[[Asker, Request], None]] = {
             Op.CREATE: self._answer_create,
@@ -134,11 +137,16 @@ class Zygote:
         next_tick = time.monotonic()
         while not self._stopping:
             wants_blanks = self._nursery.wants_blanks()
-            timeout = 0 if wants_blanks else max(0.0, next_tick - time.monotonic())
+            has_work = wants_blanks or self._shelving
+            timeout = 0 if has_work else max(0.0, next_tick - time.monotonic())
             events = self._selector.select(timeout)
             for key, _ in events:
                 key.data()
-            if wants_blanks and not events:
+            if self._shelving:  # one copy at a time: others are not to wait for all of them
+                asker, request = self._shelving.popleft()
+                if request.is_awaited and not asker.is_gone:
+                    self._try(self._shelve, asker, request)
+            elif wants_blanks and not events:
                 self._nursery.prepare_blanks()
             if time.monotonic() >= next_tick:
                 next_tick = time.monotonic() + _TICK_S
@@ -158,15 +166,17 @@ class Zygote:
     # --- questions ---
 
     def _answer(self, asker: Asker, request: Request) -> None:
-        """Answer a question; what is in the way of that is an answer too."""
+        self._try(self._answers[request.op], asker, request)
+
+    def _try(self, act: Callable[[Asker, Request], None], asker: Asker, request: Request) -> None:
+        """See to a question; what is in the way of that is an answer too."""
         try:
-            self._answers[request.op](asker, request)
+            act(asker, request)
         except SandboxError as refused:
             self._reply(asker, request, _OUTCOMES[type(refused)])
         except OSError as cause:
-            log.error(
-                "%s of instance %s failed: %s", request.op.name, request.instance.hex(), cause
-            )
+            what, whose = request.op.name, request.instance.hex()
+            log.error("%s of instance %s failed: %s", what, whose, cause)
             self._reply(asker, request, Outcome.FAILED)
 
     def _reply(
@@ -201,6 +211,12 @@ class Zygote:
         self._reply(asker, request, Outcome.DONE, expires)
 
     def _answer_open(self, asker: Asker, request: Request) -> None:
+        if any(other.instance == request.instance for _, other in self._shelving):
+            self._shelving.append((asker, request))  # a cell now would be in its way
+        else:
+            self._open(asker, request)
+
+    def _open(self, asker: Asker, request: Request) -> None:
         expires = self._lifetimes.end_of(request.instance)
         cell = self._nursery.live.get(request.instance)
         if cell is None:
@@ -250,25 +266,43 @@ class Zygote:
         self._reply(asker, request, Outcome.DONE, text=json.dumps(states).encode())
 
     def _answer_shelf(self, asker: Asker, request: Request) -> None:
-        """Keep a state of a database, have it go back to one or drop one, while it has no cell.
+        """Have a database's cell end between two calls, with all in its file; then see to it.
 
-        The cell ends between two calls, with all of the database in its file.
+        What can only be refused ends no cell.
         """
         self._lifetimes.end_of(request.instance)
+        if request.op is Op.KEEP:
+            self._shelf.require_place(request.instance, request.name)
+        else:
+            self._shelf.find(request.instance, request.name)
         cell = self._nursery.live.get(request.instance)
-        if cell is not None:
-            self._put_off(cell, asker, request)
-            self._nursery.retire(cell)
+        if cell is None:
+            self._shelving.append((asker, request))
             return
-        text = b""
+        self._put_off(cell, asker, request)
+        self._nursery.retire(cell, request.amount / 1000)
+
+    def _shelve(self, asker: Asker, request: Request) -> None:
+        """Keep a state of a database that has no cell, have it go back to one, or drop one.
+
+        Or open it, for one who has asked meanwhile.
+        """
+        if request.op is Op.OPEN:
+            self._open(asker, request)
+            return
+        if request.instance in self._nursery.live:
+            self._answer_shelf(asker, request)
+            return
+        self._lifetimes.end_of(request.instance)
+        told: dict[str, Any] = {}
         if request.op is Op.KEEP:
             state, replaced = self._shelf.keep(request.instance, request.name)
-            text = json.dumps({**state._asdict(), "replaced": replaced}).encode()
+            told = {**state._asdict(), "replaced": replaced}
         elif request.op is Op.GO_BACK:
-            self._shelf.go_back(request.instance, request.name)
+            told = self._shelf.go_back(request.instance, request.name)._asdict()
         else:
             self._shelf.drop(request.instance, request.name)
-        self._reply(asker, request, Outcome.DONE, text=text)
+        self._reply(asker, request, Outcome.DONE, text=json.dumps(told).encode())
 
     def _note_reaped(self, _: Asker, request: Request) -> None:
         self._reaped += request.amount

@@ -36,6 +36,7 @@ from walkin.query import Query
 from walkin.reply import Reply, refusal
 from walkin.session import Session
 from walkin.settings import Settings
+from walkin.shelf import Shelf
 from walkin.status import Status
 from walkin.switchboard import Switchboard
 from walkin.throttle import Throttle
@@ -65,7 +66,7 @@ def build(
     throttle = Throttle(settings)
     desk = Desk(settings, seal, throttle, switchboard, status, ledger)
     session = Session(desk, settings)
-    checkpoints = Checkpoints(desk, session)
+    checkpoints = Checkpoints(desk, session, Shelf(switchboard, zygote, settings))
     export = Export(desk)
     query = Query(desk)
     intake = Intake(desk, session)

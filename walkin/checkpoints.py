@@ -17,7 +17,7 @@ from walkin.errors import Refused
 from walkin.ledger import Call
 from walkin.reply import Reply
 from walkin.session import Session, made, said_in
-from walkin.tokens import Grant
+from walkin.shelf import Shelf
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NO_ROOM_HINT = (
@@ -30,33 +30,35 @@ _Asked = TypeVar("_Asked")
 class Checkpoints:
     """The coroutines of /session/checkpoints. All of them take the token for everything."""
 
-    def __init__(self, desk: Desk, session: Session) -> None:
+    def __init__(self, desk: Desk, session: Session, shelf: Shelf) -> None:
         self._desk = desk
         self._session = session
+        self._shelf = shelf
 
     async def see(self, request: Request) -> Response:
         """GET /session/checkpoints: all there are, the earliest first."""
         call = await self._begin(request)
-        states = await self._done(call, self._desk.switchboard.states(call.instance))
+        states = await self._done(call, self._shelf.states(call.instance))
         return Reply(200, orjson.dumps({"checkpoints": states}), {})
 
     async def keep(self, request: Request) -> Response:
         """PUT /session/checkpoints/{name}: keep the database as it is now."""
         call = await self._begin(request, takes_body=True)
         name = _name(request)
-        state = await self._done(call, self._desk.switchboard.keep(call.instance, name))
+        asked = self._shelf.keep(call.instance, name, call.request_id)
+        state = await self._done(call, asked)
         return Reply(200, orjson.dumps(state), {}) if state["replaced"] else made(state, {})
 
     async def restore(self, request: Request) -> Response:
         """POST /session/checkpoints/{name}/restore: have the database be what it was."""
         call = await self._begin(request, takes_body=True)
-        await self._done(call, self._desk.switchboard.go_back(call.instance, _name(request)))
-        return await self._session.tell(call, Grant(call.instance))
+        asked = self._shelf.go_back(call.instance, _name(request), call.request_id)
+        return Reply(200, orjson.dumps(await self._done(call, asked)), {})
 
     async def drop(self, request: Request) -> Response:
         """DELETE /session/checkpoints/{name}: keep it no longer."""
         call = await self._begin(request)
-        await self._done(call, self._desk.switchboard.drop(call.instance, _name(request)))
+        await self._done(call, self._shelf.drop(call.instance, _name(request), call.request_id))
         return Response(status_code=204)
 
     async def _begin(self, request: Request, *, takes_body: bool = False) -> Call:

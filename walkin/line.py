@@ -35,7 +35,14 @@ _TICK_S = 0.05
 
 
 class LineEnded(SandboxError):  # noqa: N818
-    """Raised when the cell went away without having begun the call: ask for another line."""
+    """Raised when the cell went away without having begun the call: ask for another line.
+
+    `in_order`: it was told to, or the call was never sent to it.
+    """
+
+    def __init__(self, *, in_order: bool = False) -> None:
+        super().__init__("the cell went away")
+        self.in_order = in_order
 
 
 def seconds_until(ends: float) -> float:
@@ -199,8 +206,10 @@ class Line(asyncio.Protocol):
         """
         if self._sent:
             self._sent.popleft().end(error)
+        in_order = isinstance(error, LineEnded) and error.in_order
         while self._sent:
-            self._sent.popleft().end(LineEnded() if is_over else CellLost("the line was given up"))
+            rest = LineEnded(in_order=in_order) if is_over else CellLost("the line was given up")
+            self._sent.popleft().end(rest)
         self.close()
 
     def close(self) -> None:
@@ -209,7 +218,7 @@ class Line(asyncio.Protocol):
             self.ended = True
             self._on_end(self)
             for call in self._queue:
-                call.end(LineEnded())
+                call.end(LineEnded(in_order=True))
             self._queue.clear()
             if self._clock:
                 self._clock.cancel()
@@ -261,7 +270,7 @@ class Line(asyncio.Protocol):
             # A call that has begun must not be run again elsewhere, whatever the cell says.
             if call and call.told:
                 raise FrameError("RETIRED in the middle of an answer")
-            self._fail(LineEnded(), is_over=True)
+            self._fail(LineEnded(in_order=True), is_over=True)
         elif call is None:
             raise FrameError(f"{kind.name} frame out of turn")
         elif kind is Kind.STARTED:

@@ -19,6 +19,7 @@ def named(path: str, known: Container[str]) -> str:
     if path in known:
         return path
     for template, (beginning, end) in TEMPLATES.items():
-        if path.startswith(beginning) and path.endswith(end):
+        has_name = len(path) > len(beginning) + len(end)
+        if has_name and path.startswith(beginning) and path.endswith(end):
             return template
     return "other"

@@ -107,7 +107,7 @@ class Session:
         call, head, _ = await self._desk.begin(request)
         grant = self._desk.grant_of(head.tokens)
         call.instance = grant.instance
-        return await self.tell(call, grant)
+        return await self._tell(call, grant)
 
     async def narrow(self, request: Request) -> Response:
         """POST /session/tokens: make a token for reading, which may be in a URL."""
@@ -148,7 +148,7 @@ class Session:
             await self._desk.switchboard.change_end(call.instance, by=by, to=to)
         except SandboxError as cause:
             raise self.refusal(call, cause, option) from cause
-        return await self.tell(call, Grant(call.instance))
+        return await self._tell(call, Grant(call.instance))
 
     async def end(self, request: Request) -> Response:
         """DELETE /session: end it now."""
@@ -160,7 +160,7 @@ class Session:
             raise self.refusal(call, cause) from cause
         return Response(status_code=204)
 
-    async def tell(self, call: Call, grant: Grant) -> Response:
+    async def _tell(self, call: Call, grant: Grant) -> Response:
         """Answer with what is known here; the cell adds how large the database is."""
         try:
             known = _life(grant, *await self._desk.switchboard.life(grant.instance))

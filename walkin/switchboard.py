@@ -5,7 +5,7 @@ Runs in: front desk.
 
 import asyncio
 import logging
-from typing import Any
+import time
 
 from sandbox.client import AsyncClient, Opened
 from sandbox.errors import (
@@ -16,13 +16,15 @@ from sandbox.errors import (
     SandboxError,
     ZygoteGone,
 )
-from walkin.line import Line, LineEnded, seconds_until
+from walkin.line import QUEUE_S, Line, LineEnded, seconds_until
 from walkin.settings import Settings
 from walkin.tokens import new_instance_id
 from walkin.turn import ROWS, Answer, Wanted
 
 log = logging.getLogger("walkin.switchboard")
 
+#: So many cells may end under a call that they have not begun. Those that are told to go do not
+#: count: for them a call waits as long as for others' calls.
 _OPEN_TRIES = 3
 _KILL_WAIT_S = 0.1
 
@@ -73,7 +75,9 @@ class Switchboard:
         self, instance: bytes, body: bytes, request_id: bytes, wanted: Wanted = ROWS
     ) -> Answer:
         """Run one call on a database. Raises InstanceMissing, NodeBusy, CellTimeout, CellLost..."""
-        for _ in range(_OPEN_TRIES):
+        tries_left = _OPEN_TRIES
+        give_up: float | None = None
+        while tries_left and (give_up is None or time.monotonic() < give_up):
             line = await self._line(instance)
             if wanted.until and line.now >= wanted.until:
                 raise InstanceMissing
@@ -82,8 +86,9 @@ class Switchboard:
                 return await line.call(
                     body, request_id, self._timeout_ms, wanted, announce=self._announce
                 )
-            except LineEnded:
-                continue
+            except LineEnded as ended:
+                tries_left -= not ended.in_order
+                give_up = give_up or time.monotonic() + QUEUE_S
             except CellTimeout as late:
                 if not late.cell_gone:
                     await self._kill(instance, line.cell)
@@ -125,29 +130,9 @@ class Switchboard:
         if line is not None:
             line.close()
 
-    async def states(self, instance: bytes) -> list[dict[str, Any]]:
-        """Return what is kept of a database. Raises InstanceMissing, NodeBusy, ZygoteGone."""
-        return await self._zygote.ask_states(instance)
-
-    async def keep(self, instance: bytes, name: str) -> dict[str, Any]:
-        """Keep a state of a database and return it. Raises NoRoom, and as `states` does."""
-        for tries_left in (1, 0):
-            # A cell that was killed has left things out of the file that the next one takes in.
-            await self._line(instance)
-            try:
-                return await self._zygote.ask_keep(instance, name)
-            except NodeBusy:
-                if not tries_left:
-                    raise
-        raise AssertionError
-
-    async def go_back(self, instance: bytes, name: str) -> None:
-        """Have a database be what it was. Raises NoSuchState, and as `states` does."""
-        await self._zygote.ask_go_back(instance, name)
-
-    async def drop(self, instance: bytes, name: str) -> None:
-        """Keep a state no longer. Raises NoSuchState, and as `states` does."""
-        await self._zygote.ask_drop(instance, name)
+    def has_line(self, instance: bytes) -> bool:
+        """Say whether there is a line to a database."""
+        return instance in self._lines
 
     def tell_used(self) -> None:
         """Tell the zygote which databases were called since last time."""

@@ -109,7 +109,7 @@ def test_an_unknown_operation_is_refused(op: int) -> None:
         control.decode_request(bytes([op]) + REQUEST[1:])
 
 
-@pytest.mark.parametrize("outcome", [7, 255])
+@pytest.mark.parametrize("outcome", [8, 255])
 def test_an_unknown_outcome_is_refused(outcome: int) -> None:
     with pytest.raises(ControlError, match=f"unknown control outcome {outcome}"):
         control.decode_reply(bytes([outcome]) + REPLY[1:])

@@ -260,6 +260,49 @@ def test_a_cell_finishes_its_call_first_and_says_that_no_other_was_begun(
     assert line.next_frame() == (Kind.RETIRED, b"")
 
 
+def test_a_call_longer_than_usual_is_not_killed_for_it(start_zygote: Starter) -> None:
+    zygote = start_zygote(constants={"RETIRE_S": 0.1, "_AFTER_S": 1.0})
+    instance, line = zygote.create()
+    for left_ms, status in ((0, None), (1500, 408)):
+        line.sock.sendall(call_frame(ENDLESS, timeout_ms=1500, announce=True))
+        assert line.next_frame() == (Kind.STARTED, b"")
+        zygote.ask(Op.KEEP, instance, left_ms, name="one")
+        answer = line.answer_if_any()
+        assert (answer.status if answer else None) == status
+        line = zygote.open(instance)
+
+
+def test_copies_are_made_one_at_a_time_and_others_are_served_between(zygote: Zygote) -> None:
+    instance, line = zygote.create()
+    line.sql("CREATE TABLE t(a); INSERT INTO t VALUES(zeroblob(1000000)), (zeroblob(1000000))")
+    line.sock.sendall(call_frame(ENDLESS, timeout_ms=300, announce=True))
+    assert line.next_frame() == (Kind.STARTED, b"")
+    for _ in range(30):  # all of them wait for the cell's end
+        zygote.send(Op.KEEP, instance, name="one")
+    zygote.receive()
+    other = zygote.connect()
+    other.send(control.encode_request(Op.STATUS, 7))
+    assert control.decode_reply(other.recv(control.MAX_PACKET)).number == 7
+    zygote.control.setblocking(False)
+    early = 0
+    try:
+        while True:
+            zygote.receive()
+            early += 1
+    except BlockingIOError:
+        zygote.control.settimeout(20)
+    assert early < 29
+    for _ in range(29 - early):
+        assert zygote.receive()[0].outcome is Outcome.DONE
+
+
+def test_what_can_only_be_refused_ends_no_cell(zygote: Zygote) -> None:
+    instance, line = zygote.create()
+    for op in (Op.GO_BACK, Op.DROP):
+        assert zygote.ask(op, instance, name="none")[0].outcome is Outcome.NO_STATE
+    assert line.sql("SELECT 1").rows == [[1]]
+
+
 def test_who_asks_for_a_line_meanwhile_gets_one_to_the_next_cell(zygote: Zygote) -> None:
     instance, line = zygote.create()
     line.sql("CREATE TABLE t(a)")
@@ -280,7 +323,7 @@ def test_a_cell_killed_in_its_work_has_not_all_in_its_file_and_the_next_one_has(
     instance, line = zygote.create()
     line.sql("CREATE TABLE t(a); INSERT INTO t VALUES(1)")
     zygote.kill(instance)
-    assert zygote.ask(Op.KEEP, instance, name="one")[0].outcome is Outcome.BUSY
+    assert zygote.ask(Op.KEEP, instance, name="one")[0].outcome is Outcome.NOT_FOLDED
     zygote.open(instance)
     assert zygote.ask(Op.KEEP, instance, name="one")[0].outcome is Outcome.DONE
 

@@ -106,4 +106,4 @@ def test_busy_says_one_second_by_default() -> None:
 
 
 def test_a_cell_cannot_give_the_statuses_that_are_the_front_desks() -> None:
-    assert sorted(CELL_STATUSES) == [200, 400, 408, 409, 500, 507]
+    assert sorted(CELL_STATUSES) == [200, 400, 408, 409, 413, 500, 507]

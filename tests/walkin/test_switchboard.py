@@ -310,7 +310,7 @@ def test_a_created_database_whose_cell_retires_at_once_is_opened(
     run(main())
 
 
-def test_a_database_whose_cells_all_retire_is_busy(run: Run, make_settings: Make) -> None:
+def test_a_database_whose_cells_all_end_unasked_is_busy(run: Run, make_settings: Make) -> None:
     async def main() -> None:
         async with house(make_settings(), lines_for()) as at:
             calling = at.call()
@@ -318,12 +318,44 @@ def test_a_database_whose_cells_all_retire_is_busy(run: Run, make_settings: Make
             while not calling.done() and number < 10:
                 await until(lambda: len(at.zygote.cells) > number or calling.done())  # noqa: B023
                 if not calling.done():
-                    await at.zygote.cells[number].take()
-                    await at.zygote.cells[number].say(RETIRED)
+                    at.zygote.cells[number].close()  # with the call unread
                     number += 1
             with pytest.raises(NodeBusy):
                 await calling
             assert number == 3
+
+    run(main())
+
+
+def test_a_call_outlasts_any_number_of_cells_that_are_told_to_go(
+    run: Run, make_settings: Make
+) -> None:
+    async def main() -> None:
+        async with house(make_settings(), lines_for()) as at:
+            calling = at.call()
+            for number in range(10):
+                cell = await at.cell(number)
+                await cell.take()
+                await cell.say(RETIRED)
+            await (await at.cell(10)).answer(200, b"done")
+            assert (await calling)[:2] == (200, b"done")
+
+    run(main())
+
+
+def test_but_not_for_longer_than_it_would_wait_for_others(
+    run: Run, make_settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("walkin.switchboard.QUEUE_S", 0.0)
+
+    async def main() -> None:
+        async with house(make_settings(), lines_for()) as at:
+            calling = at.call()
+            cell = await at.cell(0)
+            await cell.take()
+            await cell.say(RETIRED)
+            with pytest.raises(NodeBusy):
+                await calling
 
     run(main())
 
