@@ -171,7 +171,7 @@ class _Cell:
     def _read(self, line: _Line, *, is_first: bool) -> bool:
         """Answer the calls that have come by a line; False ends the cell.
 
-        `is_first`: nothing has been done since the zygote's orders were looked at.
+        `is_first`: the orders were looked at, and no call has run since.
         """
         try:
             data = line.sock.recv(_RECEIVE_BYTES)
@@ -180,12 +180,22 @@ class _Cell:
             for frame in line.decoder.feed(data):
                 if whole := line.take(*frame):
                     # No call is begun once the zygote has said to go.
-                    if not is_first and self._orders.poll(0) and not self._obey():
+                    if not is_first and not self._heed():
                         return False
                     is_first = False
                     self._answer(line, *whole)
         except (OSError, FrameError):
             self._drop(line)
+        return True
+
+    def _heed(self) -> bool:
+        """Take all orders that have come; False ends the cell."""
+        try:
+            while self._orders.poll(0):
+                if not self._obey():
+                    return False
+        except OSError:  # the leash is broken
+            return False
         return True
 
     def _answer(self, line: _Line, asked: Asked, attached: bytes) -> None:

@@ -17,19 +17,18 @@ from sandbox import control, descriptors
 from sandbox.control import Op, Outcome, Reply
 from sandbox.errors import (
     ControlError,
-    InstanceMissing,
     NodeBusy,
-    NoRoom,
-    NoSuchState,
-    NotFolded,
     SandboxError,
-    TooLong,
     ZygoteGone,
 )
 
 #: So many questions wait for the zygote at most: a second's work for it. Whoever comes on top is
 #: better told at once than after a time in which nothing could become of his question.
 MOST_WAITING = 256
+#: And so many for what has a cell end first, which may take as long as a call.
+MOST_AT_THE_SHELF = 64
+#: From when the zygote begins with nothing any more until its answer is waited for no longer.
+_ANSWER_S = 0.25
 
 
 class BlockingClient:
@@ -114,6 +113,7 @@ class AsyncClient:
         self._sock: socket.socket | None = None
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[tuple[Reply, int | None]]] = {}
+        self._at_the_shelf = 0
 
     async def ask_create(self, instance: bytes, ttl_s: int) -> Opened:
         """Make a database that lives so many seconds. Raises NodeBusy, ZygoteGone."""
@@ -182,14 +182,19 @@ class AsyncClient:
         await self._ask_state(Op.DROP, instance, name, call_ms)
 
     async def _ask_state(self, op: Op, instance: bytes, name: str = "", call_ms: int = 0) -> bytes:
-        self._require_room()
-        reply, _ = await self._ask(op, instance, call_ms, name=name, more_s=call_ms / 1000)
+        if self._at_the_shelf >= MOST_AT_THE_SHELF:
+            raise NodeBusy("too many questions wait for the shelf")
+        self._at_the_shelf += 1
+        try:
+            reply, _ = await self._ask(op, instance, call_ms, name=name, more_s=call_ms / 1000)
+        finally:
+            self._at_the_shelf -= 1
         if reply.outcome is not Outcome.DONE:
             raise _error(op, reply.outcome)
         return reply.text
 
     def _require_room(self) -> None:
-        if len(self._waiting) >= MOST_WAITING:
+        if len(self._waiting) - self._at_the_shelf >= MOST_WAITING:
             raise NodeBusy("too many questions wait for the zygote")
 
     async def ask_kill(self, instance: bytes, cell: int = 0) -> None:
@@ -240,8 +245,9 @@ class AsyncClient:
     ) -> tuple[Reply, int | None]:
         # A zygote that dies takes its unanswered questions with it. All of them may be asked
         # again, CREATE too: if the id exists by now it fails, and what was made expires unused.
+        # Who has dropped a state already is told that there is none.
         patience_s = self._patience_s + more_s
-        give_up = asyncio.get_running_loop().time() + patience_s
+        give_up = asyncio.get_running_loop().time() + patience_s + _ANSWER_S
         until = int((time.monotonic() + patience_s) * 1000)
         asked = (op, instance, amount, cell, until, source, name)
         while True:
@@ -327,17 +333,8 @@ class AsyncClient:
                 answer.set_exception(ConnectionResetError("the zygote hung up"))
 
 
-_ERRORS = {
-    Outcome.MISSING: InstanceMissing,
-    Outcome.REFUSED: TooLong,
-    Outcome.NO_ROOM: NoRoom,
-    Outcome.NO_STATE: NoSuchState,
-    Outcome.NOT_FOLDED: NotFolded,
-}
-
-
 def _error(op: Op, outcome: Outcome) -> SandboxError:
     """Return what the zygote's answer means to whoever has asked."""
-    if outcome in _ERRORS:
-        return _ERRORS[outcome]()
+    if outcome in control.REFUSALS:
+        return control.REFUSALS[outcome]()
     return NodeBusy(f"the zygote answered {op.name} with {outcome.name}")

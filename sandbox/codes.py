@@ -83,7 +83,12 @@ CODES = {
         Code("internal", 500, "internal error", "our fault; please report it"),
         Code("cell_lost", 500, "internal error", "the worker ended during the call"),
         Code("busy", 503, "server busy", "no worker is free; see `Retry-After`"),
-        Code("quota_exceeded", 507, "instance storage quota exceeded", "the 10 MB are full"),
+        Code(
+            "quota_exceeded",
+            507,
+            "instance storage quota exceeded",
+            "the 10 MB are full, or there are 16 checkpoints",
+        ),
     )
 }
 

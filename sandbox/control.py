@@ -1,14 +1,16 @@
 """The control socket's messages: fixed-size packets, one per message (SOCK_SEQPACKET).
 
-Runs in: zygote, front desk, reaper; standard library only. Pure functions on bytes.
+Runs in: zygote, front desk, reaper; standard library only. Functions on bytes, and the socket.
 
-A request is an operation, a number chosen by the asker and an instance id. A reply repeats the
-number; a DONE reply to CREATE or OPEN carries the database's line as a descriptor (SCM_RIGHTS).
-TOUCH and REAPED have no reply. The listening socket is kept by whoever starts the zygote, so that
-it outlives a zygote that died and callers merely wait in its queue.
+A request is an operation, a number chosen by the asker, an instance id and what the operation
+needs beside it. A reply repeats the number; a DONE reply to CREATE or OPEN carries the database's
+line as a descriptor (SCM_RIGHTS). TOUCH and REAPED have no reply. The listening socket is kept by
+whoever starts the zygote, so that it outlives a zygote that died and callers merely wait in its
+queue.
 """
 
 import os
+import re
 import socket
 import struct
 import time
@@ -17,11 +19,20 @@ from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
 
-from sandbox.errors import ControlError
+from sandbox.errors import (
+    ControlError,
+    InstanceMissing,
+    NoRoom,
+    NoSuchState,
+    NotFolded,
+    SandboxError,
+    TooLong,
+)
 
 MAX_PACKET = 4096
 ID_BYTES = 16
-#: The longest name of a kept state.
+#: What a kept state may be called: 64 letters at most.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 NAME_BYTES = 64
 _REQUEST = struct.Struct(f"!BI16sIQQ16s{NAME_BYTES}s")
 _REPLY = struct.Struct("!BIQQQ")
@@ -66,6 +77,24 @@ class Outcome(IntEnum):
     NOT_FOLDED = 7
 
 
+#: What it means that something could not be done; whatever else was in the way is FAILED.
+REFUSALS: dict[Outcome, type[SandboxError]] = {
+    Outcome.MISSING: InstanceMissing,
+    Outcome.REFUSED: TooLong,
+    Outcome.NO_ROOM: NoRoom,
+    Outcome.NO_STATE: NoSuchState,
+    Outcome.NOT_FOLDED: NotFolded,
+}
+
+
+def outcome_of(refused: SandboxError) -> Outcome:
+    """Return how that is said in a reply."""
+    for outcome, error in REFUSALS.items():
+        if isinstance(refused, error):
+            return outcome
+    return Outcome.FAILED
+
+
 class Request(NamedTuple):
     """One question.
 
@@ -76,7 +105,7 @@ class Request(NamedTuple):
     there is. `source` is for FORK: the database that `instance` becomes a copy of.
     `until` (milliseconds of CLOCK_MONOTONIC, which all processes of a machine share) is when the
     asker stops waiting: a database made after that would be nobody's. 0 means never.
-    `name` is the kept state that KEEP, GO_BACK and DROP mean: in ASCII, NAME_BYTES at most.
+    `name` is the kept state that KEEP, GO_BACK and DROP mean (NAME); empty for all else.
     """
 
     op: Op
@@ -120,7 +149,12 @@ def encode_request(
     source: bytes = bytes(ID_BYTES),
     name: str = "",
 ) -> bytes:
-    """Return the packet for one question (every operation but TOUCH)."""
+    """Return the packet for one question (every operation but TOUCH).
+
+    Raises ControlError for a name that is none.
+    """
+    if name and not NAME.fullmatch(name):
+        raise ControlError("a name that is none")
     return _REQUEST.pack(op, number, instance, amount, cell, until, source, name.encode("ascii"))
 
 
@@ -129,10 +163,12 @@ def decode_request(packet: bytes) -> Request:
     if len(packet) != _REQUEST.size:
         raise ControlError(f"control request of {len(packet)} bytes")
     op, number, instance, amount, cell, until, source, name = _REQUEST.unpack(packet)
+    named = name.rstrip(b"\0").decode("ascii", errors="replace")
+    if named and not NAME.fullmatch(named):
+        raise ControlError("a control request with a name that is none")
     try:
-        named = name.rstrip(b"\0").decode("ascii")
         return Request(Op(op), number, instance, amount, cell, until, source, named)
-    except ValueError:  # a name that is not ASCII is one too
+    except ValueError:
         raise ControlError(f"unknown control operation {op}") from None
 
 

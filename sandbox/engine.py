@@ -35,13 +35,12 @@ class Engine:
         without it an answer is one piece.
         """
         gate = self._gate
-        gate.require_whole()
+        gate.begin(deadline)
         keyword = blocklist.forbidden(call.sql)
         if keyword:
             raise Refusal("forbidden_keyword", keyword)
         if "\0" in call.sql:
             raise Refusal("sql_error", "the text has a NUL character")
-        gate.begin(deadline)
         statements = Statements(gate.connection, call, deadline, gate.denials, gate.ours, say)
         is_vacuum = not call.readonly and policy.is_plain_vacuum(call.sql)
         if call.is_plain and not gate.keeps_receipts and not is_vacuum:

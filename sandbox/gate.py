@@ -32,6 +32,7 @@ def by_number(rules: dict[str, policy.Rule]) -> Rules:
     return {_NUMBERS[name]: rule for name, rule in rules.items()}
 
 
+_PRAGMA = _NUMBERS["SQLITE_PRAGMA"]
 RULES = by_number(policy.RULES)
 READ_ONLY_RULES = by_number(policy.read_only(_NUMBERS))
 #: A file that somebody else has written to or cut off; all of it was there before the cell.
@@ -56,7 +57,7 @@ class Gate:
         self.keeps_receipts = False
         #: Something was prepared, since this was last unset, that may show the schema.
         self.sees_schema = False
-        self._rules = RULES
+        self.set_rules(RULES)
         self._left_behind = False
         apsw.hard_heap_limit(policy.HEAP_BYTES)
         #: What every call is told where the file is no database any more.
@@ -133,6 +134,8 @@ class Gate:
 
     def set_rules(self, rules: Rules) -> None:
         """Let pass what these rules let pass."""
+        if self.most_pages < policy.MAX_PAGES:
+            rules = rules | {_PRAGMA: policy.capped(rules[_PRAGMA])}
         self._rules = rules
 
     def prepare_anew(self) -> None:
@@ -141,6 +144,11 @@ class Gate:
         See https://www.sqlite.org/c3ref/set_authorizer.html.
         """
         self.connection.set_authorizer(self._authorize)
+
+    def hide_receipts(self) -> None:
+        """See to it that what FTS5 has prepared shows none of them."""
+        if self.keeps_receipts:
+            self.prepare_anew()
 
     def look(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """Run a statement of our own that may do what a caller's may, and return its rows.
@@ -178,8 +186,6 @@ class Gate:
             self.sees_schema |= name == "SQLITE_PRAGMA" or (first or "").startswith(_SCHEMA)
         rule = self._rules.get(action)
         denial = rule(first, second) if rule else None
-        if name == "SQLITE_PRAGMA" and denial is None:
-            denial = policy.of_a_cap(first, second, self.most_pages)
         if denial is None:
             return apsw.SQLITE_OK
         # Pragmas may act as soon as they are prepared, explained or not.

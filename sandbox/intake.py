@@ -11,7 +11,7 @@ from typing import Any
 
 import apsw
 
-from sandbox import frames, inspection, policy, readers, receipts
+from sandbox import frames, inspection, policy, readers
 from sandbox.calls import Value
 from sandbox.columns import Incoming
 from sandbox.failures import code_name, explained, of_a_shortage
@@ -106,8 +106,8 @@ class Rows:
         return told
 
     def _put(self, name: str, incoming: Incoming) -> dict[str, Any]:
-        if folded(name) == receipts.TABLE.encode():
-            raise Refusal(*policy.OURS)
+        if ours := policy.write(name):
+            raise Refusal(*ours, rolled_back=True)
         table = quoted(name)
         found = self._ours("SELECT name, type FROM pragma_table_xinfo(?) WHERE hidden = 0", name)
         columns = [quoted(column) for column in incoming.columns]

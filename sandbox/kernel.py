@@ -30,6 +30,8 @@ PROT_EXEC = 0x4
 O_TMPFILE_BIT = 0o20000000
 
 _libc = ctypes.CDLL(None, use_errno=True)
+#: Looked up at the start: a library that lacks it is not found out in the middle of a call.
+_renameat2 = _libc.renameat2
 
 
 class _FilterProgram(ctypes.Structure):
@@ -50,7 +52,7 @@ def exchange(one: Path, other: Path) -> None:
     Raises OSError, with EINVAL for a file system that cannot (NFS cannot).
     """
     paths = os.fsencode(one), os.fsencode(other)
-    if _libc.renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE) != 0:
+    if _renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), str(one), None, str(other))
 

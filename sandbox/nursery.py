@@ -25,7 +25,7 @@ log = logging.getLogger("walkin.zygote")
 
 #: A cell told to retire may still be in a call of its full length; then it is killed.
 RETIRE_S = 4.0
-#: And how much longer than the longest call it is given where that is known.
+#: How much longer than its longest call, where that is known, a cell told to go is given.
 _AFTER_S = 2.0
 #: How long no blank cells are made after one failed.
 _REST_S = 0.5
@@ -142,7 +142,11 @@ class Nursery:
         self._selector.register(cell.own, selectors.EVENT_READ, lambda: self._read_report(cell))
 
     def assign(self, instance: bytes) -> socket.socket | None:
-        """Give a cell a database; return the asker's end of the line, None if none can be had."""
+        """Give a cell a database; return the asker's end of the line, None if none can be had.
+
+        Raises OSError if it cannot be seen how large the database may be.
+        """
+        pages = self._pages_left(instance)
         line = None
         was_blank = True
         while line is None and was_blank:  # a blank cell may have died just now
@@ -160,7 +164,7 @@ class Nursery:
             cell = self._blank.pop(0)
             cell.instance, cell.used = instance, time.monotonic()
             self.live[instance] = cell
-            line = self._order(cell, Order.ASSIGN, mine, theirs)
+            line = self._order(cell, Order.ASSIGN, mine, theirs, pages)
         return line
 
     def connect(self, cell: Cell) -> socket.socket | None:
@@ -173,11 +177,15 @@ class Nursery:
         return self._order(cell, Order.CONNECT, mine, theirs)
 
     def _order(
-        self, cell: Cell, order: Order, mine: socket.socket, theirs: socket.socket
+        self,
+        cell: Cell,
+        order: Order,
+        mine: socket.socket,
+        theirs: socket.socket,
+        pages: int = 0,
     ) -> socket.socket | None:
         with theirs:
             try:
-                pages = self._pages_left(cell.instance)
                 leash.send_order(cell.own, order, cell.instance, pages, theirs)
             except OSError as cause:
                 # One that has ended a moment ago does not, and that is nobody's fault.

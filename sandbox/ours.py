@@ -1,4 +1,4 @@
-"""A statement of our own: how the engine lends what looks into a database to those who look.
+"""A statement of our own: how the gate lends what looks into a database to those who look.
 
 Runs in: cells. Standard library only.
 """

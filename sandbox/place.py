@@ -172,8 +172,8 @@ class Place:
 
     def delete(self, instance: bytes) -> None:
         """Remove what was moved aside and what was kept of it, following no link."""
-        _remove(self._trash / instance.hex())
-        _remove(self.kept(instance))
+        remove_folder(self._trash / instance.hex())
+        remove_folder(self.kept(instance))
 
     def forget(self, instance: bytes, second: int) -> None:
         """Drop the record if it is no later than `second`, then the turn: the last steps."""
@@ -190,7 +190,8 @@ class Place:
             return
 
 
-def _remove(folder: Path) -> None:
+def remove_folder(folder: Path) -> None:
+    """Remove what a path names, whatever it is, and follow no link. Raises OSError."""
     try:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except FileNotFoundError:

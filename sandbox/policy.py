@@ -115,7 +115,7 @@ _PRAGMAS_AS_THEY_ARE = {
     "foreign_keys": frozenset({"1", "on", "yes", "true"}),
     "journal_mode": frozenset({"wal"}),
     "busy_timeout": frozenset({"1000"}),
-    "max_page_count": frozenset({"2560"}),
+    "max_page_count": frozenset({str(MAX_PAGES)}),
     "encoding": frozenset({"utf-8", "utf8"}),
 }
 
@@ -123,21 +123,28 @@ _PRAGMAS_AS_THEY_ARE = {
 def _pragma(name: str | None, value: str | None) -> Denial | None:
     name = (name or "").lower()
     if (value or "").lower() == receipts.TABLE:
-        return _write(value, None)
+        return write(value, None)
     if name in _PRAGMAS_WITH_ANY_VALUE:
         return None
     if name not in _PRAGMAS_TO_READ:
         return Denial("not_authorized", f"PRAGMA {name} is not available here")
     if value is None or value.lower() in _PRAGMAS_AS_THEY_ARE.get(name, ()):
         return None
+    return _fixed(name)
+
+
+def _fixed(name: str) -> Denial:
     return Denial("not_authorized", f"PRAGMA {name} is fixed here and can only be read")
 
 
-def of_a_cap(name: str | None, value: str | None, most_pages: int) -> Denial | None:
-    """Refuse a cap that was right for all pages, where a database has fewer."""
-    if (name or "").lower() != "max_page_count" or value in (None, str(most_pages)):
-        return None
-    return Denial("not_authorized", "PRAGMA max_page_count is fixed here and can only be read")
+def capped(pragma: Rule) -> Rule:
+    """Return a rule for pragmas that holds a database to fewer pages than MAX_PAGES."""
+
+    def rule(name: str | None, value: str | None) -> Denial | None:
+        is_cap = (name or "").lower() == "max_page_count" and value is not None
+        return _fixed("max_page_count") if is_cap else pragma(name, value)
+
+    return rule
 
 
 def is_refused(function: str) -> bool:
@@ -166,13 +173,10 @@ def _module(_: str | None, module: str | None) -> Denial | None:
     return Denial("not_authorized", f"virtual tables of module {module} are not available here")
 
 
-#: What the table of receipts is to a caller.
-OURS = Denial("not_authorized", "this table is the service's own")
-
-
-def _write(table: str | None, _: str | None) -> Denial | None:
+def write(table: str | None, _: str | None = None) -> Denial | None:
+    """Refuse the table of receipts, and no other."""
     if (table or "").lower() == receipts.TABLE:
-        return OURS
+        return Denial("not_authorized", "this table is the service's own")
     return None
 
 
@@ -180,7 +184,7 @@ def _read(table: str | None, column: str | None) -> Denial | None:
     # The table form of PRAGMA database_list shows a path of the server.
     if (table or "").lower() == "pragma_database_list":
         return Denial("not_authorized", "PRAGMA database_list is not available here")
-    return _write(table, column)
+    return write(table, column)
 
 
 RULES: dict[str, Rule] = {
@@ -189,9 +193,9 @@ RULES: dict[str, Rule] = {
     "SQLITE_PRAGMA": _pragma,
     "SQLITE_FUNCTION": _function,
     "SQLITE_READ": _read,
-    "SQLITE_INSERT": _write,
-    "SQLITE_UPDATE": _write,
-    "SQLITE_DELETE": _write,
+    "SQLITE_INSERT": write,
+    "SQLITE_UPDATE": write,
+    "SQLITE_DELETE": write,
     "SQLITE_CREATE_VTABLE": _module,
 }
 

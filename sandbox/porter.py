@@ -33,8 +33,7 @@ class Porter:
     ) -> Answer:
         """Return what the database is made of, or these of its tables are. Raises Refusal."""
         with self._looking(deadline):
-            if self._gate.keeps_receipts:  # what FTS5 has prepared is prepared again
-                self._gate.prepare_anew()
+            self._gate.hide_receipts()
             found = schema.Described(self._gate.look, deadline, apsw.Error).describe()
         if tables is not None:
             found = schema.only(found, lambda name: folded(name) in tables)
@@ -78,8 +77,7 @@ class Porter:
     def dump(self, deadline: float, say: Say) -> Answer:
         """Say the SQL that makes the database again. Raises Refusal, and what `say` does."""
         with self._looking(deadline):
-            if self._gate.keeps_receipts:  # what FTS5 has prepared is prepared again
-                self._gate.prepare_anew()
+            self._gate.hide_receipts()
             run = self._gate.connection.execute
             script = dump.pieces(lambda sql, *v: run(sql, v, can_cache=False), receipts.TABLE)
             for piece in script:

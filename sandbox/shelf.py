@@ -7,20 +7,19 @@ tenant goes back to. All of this is done while the database has no cell.
     <data>/cells/kept/<shard>/<id>/.new     one on its way
     <data>/cells/kept/<shard>/<id>/.back/   a database's folder on its way back, or what it replaced
 
-What is kept counts within the database's 10 MB, and there always is room for the largest of it
-beside all of it: going back never fails for want of room.
+What is kept counts within the database's 10 MB, with room for the largest state beside all of
+them: going back never fails for want of it.
 """
 
 import contextlib
 import os
-import shutil
-from pathlib import Path
 from typing import NamedTuple
 
 from sandbox import kernel, policy
 from sandbox.clock import Clock
+from sandbox.control import NAME
 from sandbox.errors import NoRoom, NoSuchState, NotFolded
-from sandbox.place import DATABASE, WAL, Place, copy_file, with_parent
+from sandbox.place import DATABASE, WAL, Place, copy_file, remove_folder, with_parent
 
 #: So many states does a database have at most.
 MOST = 16
@@ -46,7 +45,7 @@ class Shelf:
         """Return what is kept of a database, the earliest first."""
         try:
             entries = list(os.scandir(self._place.kept(instance)))
-        except FileNotFoundError:  # as of most databases
+        except FileNotFoundError:  # most databases have none
             return []
         found = [(entry.stat(), entry.name) for entry in entries if entry.name[0] != "."]
         found.sort(key=lambda state: state[0].st_mtime_ns)
@@ -60,8 +59,10 @@ class Shelf:
     def keep(self, instance: bytes, name: str) -> tuple[State, bool]:
         """Keep the database as it is now; return the state, and whether it takes another's place.
 
-        Raises NoRoom, NotFolded, OSError: then all is as before.
+        Raises NoRoom, NotFolded, OSError: then all is as before. NoSuchState for no name.
         """
+        if not NAME.fullmatch(name):  # it becomes a part of a path
+            raise NoSuchState
         self.require_place(instance, name)
         source = self._place.folder(instance)
         if (source / WAL).stat().st_size:
@@ -94,7 +95,7 @@ class Shelf:
         found = self.find(instance, name)
         state = self._place.kept(instance) / name
         back = state.with_name(".back")
-        _remove(back)
+        remove_folder(back)
         try:
             back.mkdir(mode=0o700)
             copy_file(state, back / DATABASE)
@@ -103,7 +104,7 @@ class Shelf:
         finally:
             # What is not removed now is by the next, or with the database.
             with contextlib.suppress(OSError):
-                _remove(back)
+                remove_folder(back)
         return found
 
     def drop(self, instance: bytes, name: str) -> None:
@@ -122,8 +123,3 @@ class Shelf:
         """Raise NoRoom if there are so many states that none can be added under that name."""
         if sum(state.name != name for state in self.states(instance)) >= MOST:
             raise NoRoom
-
-
-def _remove(folder: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(folder)

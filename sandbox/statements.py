@@ -1,6 +1,6 @@
 """A call's way through its statements, one after the other, and where it was when one failed.
 
-Runs in: cells. What a statement may do is not decided here: the engine's gate has that.
+Runs in: cells. What a statement may do is not decided here: gate.py has that.
 """
 
 import time
@@ -228,7 +228,7 @@ class Statements:
         ended = self._has_begun and not self._connection.in_transaction
         if self._is_one and (ended or policy.ends_a_transaction(text)):
             raise Refusal(*policy.ALL_ONE, statement=self._statement)
-        # The engine's own word, whatever the authorizer made of the text.
+        # SQLite's own word, whatever the authorizer made of the text.
         if self._call.readonly and not (cursor.is_readonly or cursor.is_explain):
             raise Refusal("read_only", "the call is read-only", statement=self._statement)
 

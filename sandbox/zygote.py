@@ -20,14 +20,7 @@ from sandbox import control, proof
 from sandbox.census import Census
 from sandbox.clock import Clock
 from sandbox.control import Op, Outcome, Request
-from sandbox.errors import (
-    InstanceMissing,
-    NoRoom,
-    NoSuchState,
-    NotFolded,
-    SandboxError,
-    TooLong,
-)
+from sandbox.errors import SandboxError
 from sandbox.jail import Walls
 from sandbox.lifetimes import Lifetimes
 from sandbox.nursery import Cell, Nursery
@@ -48,16 +41,6 @@ _WARM_S = 1.0
 _CENSUS_S = 60.0
 #: A change of the machine's clock by more than this is worth a line in the log.
 _STEP_S = 1.0
-
-
-#: What it means to an asker that something could not be done.
-_OUTCOMES = {
-    InstanceMissing: Outcome.MISSING,
-    TooLong: Outcome.REFUSED,
-    NoRoom: Outcome.NO_ROOM,
-    NoSuchState: Outcome.NO_STATE,
-    NotFolded: Outcome.NOT_FOLDED,
-}
 
 
 class Waiting(NamedTuple):
@@ -104,7 +87,7 @@ class Zygote:
             listener, self._selector, may_ask, self._answer, self._nursery.touch
         )
         self._waiting: list[Waiting] = []
-        #: What is to be done on the shelf, for databases that have no cell now.
+        #: Questions for the shelf, and OPENs behind them, of databases that had no cell then.
         self._shelving: deque[tuple[Asker, Request]] = deque()
         self._stopping = False
         self._answers: dict[Op, Callable[[Asker, Request], None]] = {
@@ -173,7 +156,7 @@ class Zygote:
         try:
             act(asker, request)
         except SandboxError as refused:
-            self._reply(asker, request, _OUTCOMES[type(refused)])
+            self._reply(asker, request, control.outcome_of(refused))
         except OSError as cause:
             what, whose = request.op.name, request.instance.hex()
             log.error("%s of instance %s failed: %s", what, whose, cause)
@@ -236,7 +219,11 @@ class Zygote:
 
     def _put_off(self, cell: Cell, asker: Asker, request: Request) -> None:
         """Take a question again when a cell has ended."""
-        cell.then.append(lambda: self._reception.take(asker, request))
+        cell.then.append(lambda: self._take_again(asker, request))
+
+    def _take_again(self, asker: Asker, request: Request) -> None:
+        if not self._stopping:  # who has asked a zygote that ends asks the next
+            self._reception.take(asker, request)
 
     def _answer_kill(self, asker: Asker, request: Request) -> None:
         cell = self._nursery.live.get(request.instance)
@@ -294,15 +281,16 @@ class Zygote:
             self._answer_shelf(asker, request)
             return
         self._lifetimes.end_of(request.instance)
-        told: dict[str, Any] = {}
+        text = b""
         if request.op is Op.KEEP:
             state, replaced = self._shelf.keep(request.instance, request.name)
-            told = {**state._asdict(), "replaced": replaced}
+            text = json.dumps({**state._asdict(), "replaced": replaced}).encode()
         elif request.op is Op.GO_BACK:
-            told = self._shelf.go_back(request.instance, request.name)._asdict()
+            state = self._shelf.go_back(request.instance, request.name)
+            text = json.dumps(state._asdict()).encode()
         else:
             self._shelf.drop(request.instance, request.name)
-        self._reply(asker, request, Outcome.DONE, text=json.dumps(told).encode())
+        self._reply(asker, request, Outcome.DONE, text=text)
 
     def _note_reaped(self, _: Asker, request: Request) -> None:
         self._reaped += request.amount
@@ -337,6 +325,7 @@ class Zygote:
 
     def _make_room(self) -> None:
         """Give up the least recently used cells, one for each question that waits."""
+        self._waiting = [waiting for waiting in self._waiting if not waiting.asker.is_gone]
         cold = time.monotonic() - _WARM_S
         for ending, cell in enumerate(self._nursery.live.values()):
             if ending >= len(self._waiting) or cell.used > cold:

@@ -6,7 +6,6 @@ Runs in: front desk.
 import asyncio
 import logging
 import os
-import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -155,13 +154,8 @@ def build(
 
 
 def _route(path: str, method: str, act: Act) -> Route:
-    """Return a route. The name of a table may have anything in it, a slash or a new line too."""
-    if path.startswith("/tables/"):
-        path = path.replace("}", ":path}")
     route = Route(path, act, methods=[method])
-    # As Starlette makes it, `$` would pass over a new line at the end, and `.` not match one.
-    pattern = route.path_regex.pattern.removesuffix("$")
-    route.path_regex = re.compile(pattern + r"\Z", re.DOTALL)
+    route.path_regex = paths.pattern(path)
     return route
 
 

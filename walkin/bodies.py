@@ -88,7 +88,8 @@ def members(body: bytes, known: tuple[str, ...]) -> dict[str, Any]:
     said = _object(body)
     for name in said:
         if name not in known:
-            raise Refused("unknown_field", name[:64], hint=f"there are {', '.join(known)}")
+            hint = f"there are {', '.join(known)}" if known else "leave the body out"
+            raise Refused("unknown_field", name[:64], hint=hint)
     return {name: value for name, value in said.items() if value is not None}
 
 

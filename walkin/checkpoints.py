@@ -3,7 +3,6 @@
 Runs in: front desk. They are the zygote's to keep (sandbox/shelf.py), out of the cell's reach.
 """
 
-import re
 from collections.abc import Awaitable
 from typing import TypeVar
 
@@ -11,6 +10,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from sandbox.control import NAME
 from sandbox.errors import NoRoom, NoSuchState, SandboxError
 from walkin.endpoints import Desk
 from walkin.errors import Refused
@@ -18,8 +18,8 @@ from walkin.ledger import Call
 from walkin.reply import Reply
 from walkin.session import Session, made, said_in
 from walkin.shelf import Shelf
+from walkin.turn import Answer
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NO_ROOM_HINT = (
     "at most 16, and they count within the 10 MB, with room for the largest beside all of them:"
     " drop one, or make the database smaller (VACUUM)"
@@ -47,6 +47,8 @@ class Checkpoints:
         name = _name(request)
         asked = self._shelf.keep(call.instance, name, call.request_id)
         state = await self._done(call, asked)
+        if isinstance(state, Answer):
+            return Reply(state.status, state.body, {})
         return Reply(200, orjson.dumps(state), {}) if state["replaced"] else made(state, {})
 
     async def restore(self, request: Request) -> Response:
@@ -84,7 +86,7 @@ class Checkpoints:
 
 def _name(request: Request) -> str:
     name: str = request.path_params["name"]
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise Refused(
             "invalid_option",
             "a name is 1 to 64 letters, digits, `.`, `_`, `-`, a letter or a digit first",

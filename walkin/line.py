@@ -73,6 +73,8 @@ class Line(asyncio.Protocol):
         self._sent_at = 0.0
         self._clock: asyncio.TimerHandle | None = None
         self.ended = False
+        #: The cell has ended because it was told to.
+        self._in_order = False
 
     @property
     def is_over(self) -> bool:
@@ -114,7 +116,7 @@ class Line(asyncio.Protocol):
         FrameError (begun, and the line is of no more use).
         """
         if self.ended:
-            raise LineEnded
+            raise LineEnded(in_order=self._in_order)
         if len(self._queue) >= QUEUE_MOST:
             raise NodeBusy("too many calls wait for this database")
         ask, form, key, reach, _, attached = wanted
@@ -207,6 +209,7 @@ class Line(asyncio.Protocol):
         if self._sent:
             self._sent.popleft().end(error)
         in_order = isinstance(error, LineEnded) and error.in_order
+        self._in_order |= in_order
         while self._sent:
             rest = LineEnded(in_order=in_order) if is_over else CellLost("the line was given up")
             self._sent.popleft().end(rest)

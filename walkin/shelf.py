@@ -1,22 +1,27 @@
 """Kept states of databases, asked of the zygote: in turn with the calls, one thing at a time.
 
-Runs in: front desk. To see to one, the zygote has the database's cell end. Asked in turn, that
-takes no cell from calls that came before; one at a time, many who ask are no burden to others.
+Runs in: front desk. For each the zygote has the database's cell end. So a question waits for the
+calls that came before it, and there is one such question at a time for a database.
 """
 
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from sandbox.client import AsyncClient
 from sandbox.errors import CellLost, CellTimeout, FrameError, NodeBusy, NotFolded
+from walkin.line import QUEUE_S
 from walkin.settings import Settings
 from walkin.switchboard import Switchboard
+from walkin.turn import Answer
 
 #: So many wait for their turn with the states of one database.
 _MOST_WAITING = 8
+#: A cell that was killed has left things out of the file. The next one takes them in.
+_KEEP_TRIES = 2
+_OK = 200
 #: No statement at all: answered when all calls before it are.
 _NOTHING = b'{"sql": ""}'
 
@@ -35,19 +40,19 @@ class Shelf:
         """Return what is kept of a database, the earliest first."""
         return await self._zygote.ask_states(instance)
 
-    async def keep(self, instance: bytes, name: str, request_id: bytes) -> dict[str, Any]:
-        """Keep a state and return it. Raises NoRoom."""
+    async def keep(self, instance: bytes, name: str, request_id: bytes) -> dict[str, Any] | Answer:
+        """Keep a state and return it, or the cell's answer where the database is none any more.
+
+        Raises NoRoom.
+        """
         async with self._turn(instance):
-            # A cell that was killed has left things out of the file. The next one takes them in.
-            await self._wait_for_calls(instance, request_id)
-            try:
-                return await self._zygote.ask_keep(instance, name, self._call_ms)
-            except NotFolded:
-                await self._wait_for_calls(instance, request_id)
-            try:
-                return await self._zygote.ask_keep(instance, name, self._call_ms)
-            except NotFolded as cause:
-                raise NodeBusy("its cell leaves things out of its file") from cause
+            for _ in range(_KEEP_TRIES):
+                answer = await self._wait_for_calls(instance, request_id)
+                if answer is not None and answer.status != _OK:
+                    return answer
+                with suppress(NotFolded):
+                    return await self._zygote.ask_keep(instance, name, self._call_ms)
+        raise NodeBusy("its cells leave things out of its file")
 
     async def go_back(self, instance: bytes, name: str, request_id: bytes) -> dict[str, Any]:
         """Have a database be what it was, and return the state. Raises NoSuchState."""
@@ -70,16 +75,26 @@ class Shelf:
         self._askers[instance] += 1
         lock = self._locks.setdefault(instance, asyncio.Lock())
         try:
-            async with lock:
+            try:
+                async with asyncio.timeout(QUEUE_S):
+                    await lock.acquire()
+            except TimeoutError:
+                raise NodeBusy("others take too long with the states of this database") from None
+            try:
                 yield
+            finally:
+                lock.release()
         finally:
             self._askers[instance] -= 1
             if not self._askers[instance]:
                 del self._askers[instance], self._locks[instance]
 
-    async def _wait_for_calls(self, instance: bytes, request_id: bytes) -> None:
-        """Return when the calls that came before are answered, whatever of them has become."""
+    async def _wait_for_calls(self, instance: bytes, request_id: bytes) -> Answer | None:
+        """Return when the calls that came before are answered, whatever of them has become.
+
+        The answer is that of a call that does nothing, None if its cell has ended under it.
+        """
         try:
-            await self._switchboard.call(instance, _NOTHING, request_id)
-        except (CellLost, CellTimeout, FrameError):  # it has ended: so much the better
-            return
+            return await self._switchboard.call(instance, _NOTHING, request_id)
+        except (CellLost, CellTimeout, FrameError):
+            return None

@@ -24,7 +24,7 @@ from walkin.turn import ROWS, Answer, Wanted
 log = logging.getLogger("walkin.switchboard")
 
 #: So many cells may end under a call that they have not begun. Those that are told to go do not
-#: count: for them a call waits as long as for others' calls.
+#: count, nor do those that a call was never sent to: it waits for them as for others' calls.
 _OPEN_TRIES = 3
 _KILL_WAIT_S = 0.1
 
@@ -131,8 +131,8 @@ class Switchboard:
             line.close()
 
     def has_line(self, instance: bytes) -> bool:
-        """Say whether there is a line to a database."""
-        return instance in self._lines
+        """Say whether there is a line to a database, or one is on its way."""
+        return instance in self._lines or instance in self._opening
 
     def tell_used(self) -> None:
         """Tell the zygote which databases were called since last time."""

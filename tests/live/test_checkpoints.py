@@ -139,6 +139,7 @@ def test_nothing_can_be_said_in_a_body(holder: Client) -> None:
     assert ask(holder, "PUT", "a", json={}).status_code == 201
     refused = ask(holder, "PUT", "b", json={"ttl_s": 5})
     assert (refused.status_code, refused.json()["code"]) == (400, "unknown_field")
+    assert refused.json()["hint"] == "leave the body out"
     refused = ask(holder, "POST", "a/restore", content=b"now")
     assert (refused.status_code, refused.json()["code"]) == (415, "content_type")
     assert names(holder) == ["a"]
@@ -481,6 +482,9 @@ def test_a_damaged_database_goes_back_to_a_sound_one(
     file.write_bytes(os.urandom(30_000))
     file.with_name("main.db-wal").write_bytes(os.urandom(30_000))
     wait_until(lambda: holder.sql("SELECT 1").status == 400, 10, "it is damaged")
+    refused = keep(holder, "spoilt")
+    assert (refused.status_code, refused.json()["code"]) == (400, "sql_error")
+    assert names(holder) == ["sound"]
     assert restore(holder, "sound").status_code == 200
     assert dump(holder) == before
 

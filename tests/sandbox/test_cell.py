@@ -511,6 +511,21 @@ def test_a_call_in_progress_is_finished_before_the_cell_retires(cell: Cell) -> N
     assert cell.child.wait() == 0
 
 
+def test_no_call_is_begun_once_a_cell_was_told_to_go_whatever_else_it_was_told(cell: Cell) -> None:
+    line = cell.assign()
+    line.sql("CREATE TABLE t(a)")
+    first = call_frame(ENDLESS, timeout_ms=300, announce=True)
+    line.sock.sendall(first + call_frame("INSERT INTO t VALUES(1)"))
+    assert line.next_frame() == (Kind.STARTED, b"")
+    other = cell.order(Order.CONNECT)
+    other.sock.sendall(call_frame("INSERT INTO t VALUES(2)"))
+    cell.retire()
+    assert line.answer().status == 408
+    assert line.next_frame() == (Kind.RETIRED, b"")
+    assert other.next_frame() == (Kind.RETIRED, b"")
+    assert cell.child.wait() == 0
+
+
 def test_a_cell_that_cannot_be_tidied_ends_without_a_call_lost(
     start_cell: Callable[[], Cell], monkeypatch: pytest.MonkeyPatch
 ) -> None:

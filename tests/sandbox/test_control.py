@@ -4,6 +4,7 @@ import os
 import socket
 import stat
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from tests.sandbox.handles import own_fds
 numbers = st.integers(0, 0xFFFF_FFFF)
 seconds = st.integers(0, (1 << 64) - 1)
 ids = st.binary(min_size=16, max_size=16)
-names = st.text(st.characters(min_codepoint=1, max_codepoint=127), max_size=control.NAME_BYTES)
+names = st.just("") | st.from_regex(control.NAME, fullmatch=True)
 #: As long as a request is, so that some of them are one.
 packets = st.binary(max_size=len(control.encode_request(Op.OPEN, 1)))
 
@@ -107,6 +108,33 @@ def test_a_request_of_another_size_is_refused(size: int) -> None:
 def test_an_unknown_operation_is_refused(op: int) -> None:
     with pytest.raises(ControlError, match=f"unknown control operation {op}"):
         control.decode_request(bytes([op]) + REQUEST[1:])
+
+
+@pytest.mark.parametrize("name", [".", "../x", "a/b", "a\0b", "-a", "a" * 65, "a\n", "é"])
+def test_a_name_that_is_none_is_neither_sent_nor_taken(name: str) -> None:
+    with pytest.raises(ControlError):
+        control.encode_request(Op.KEEP, 1, name=name)
+    packet = control.encode_request(Op.KEEP, 1, name="x")
+    sent = name.encode()[: control.NAME_BYTES]
+    if sent != b"a" * control.NAME_BYTES:
+        with pytest.raises(ControlError, match="name"):
+            control.decode_request(packet[: -control.NAME_BYTES] + sent.ljust(64, b"\0"))
+
+
+def test_a_question_is_awaited_until_its_time() -> None:
+    now_ms = int(time.monotonic() * 1000)
+    assert Request(Op.OPEN, 1, bytes(16)).is_awaited
+    assert Request(Op.OPEN, 1, bytes(16), until=now_ms + 60_000).is_awaited
+    assert not Request(Op.OPEN, 1, bytes(16), until=now_ms - 1).is_awaited
+
+
+@pytest.mark.parametrize("outcome", control.REFUSALS)
+def test_a_refusal_is_said_and_understood(outcome: Outcome) -> None:
+    assert control.outcome_of(control.REFUSALS[outcome]()) is outcome
+
+
+def test_whatever_else_is_in_the_way_is_a_failure() -> None:
+    assert control.outcome_of(ControlError("x")) is Outcome.FAILED
 
 
 @pytest.mark.parametrize("outcome", [8, 255])

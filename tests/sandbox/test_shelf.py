@@ -105,6 +105,9 @@ def test_no_name_leads_elsewhere(scene: Scene, name: str) -> None:
         scene.shelf.go_back(ID, name)
     with pytest.raises(NoSuchState):
         scene.shelf.drop(ID, name)
+    with pytest.raises(NoSuchState):
+        scene.shelf.keep(ID, name)
+    assert scene.kept == {"one", ".new"}
 
 
 def test_what_is_not_all_in_its_file_is_not_kept(scene: Scene) -> None:
@@ -229,7 +232,7 @@ def test_going_back_killed_around_its_one_step_is_done_or_is_not(
 
     with monkeypatch.context() as patched:
         patched.setattr(kernel, "exchange", killed)
-        patched.setattr(shelf, "_remove", lambda _: None)
+        patched.setattr(shelf, "remove_folder", lambda _: None)
         with pytest.raises(Killed):
             scene.shelf.go_back(ID, "one")
     found = (scene.file.read_bytes(), (scene.file.parent / WAL).read_bytes())

@@ -852,6 +852,20 @@ def test_a_signal_stops_it_with_status_0_and_no_child_is_left(
         assert plain.execute("SELECT a FROM t").fetchall() == [("kept",)]
 
 
+def test_what_was_put_off_is_not_begun_by_a_zygote_that_ends(start_zygote: Starter) -> None:
+    zygote = start_zygote()
+    instance, line = zygote.create()
+    line.sock.sendall(call_frame(ENDLESS, timeout_ms=600, announce=True))
+    assert line.next_frame() == (Kind.STARTED, b"")
+    zygote.send(Op.KEEP, instance, name="one")
+    zygote.send(Op.OPEN, instance)
+    zygote.connect().send(control.encode_request(Op.STATUS, 1))
+    began = time.monotonic()
+    assert zygote.stop() == 0
+    assert time.monotonic() - began < nursery.RETIRE_S - 1
+    assert not zygote.place.kept(instance).exists()
+
+
 def test_it_stops_although_a_cell_does_not(start_zygote: Starter) -> None:
     zygote = start_zygote(constants={"RETIRE_S": 0.5})
     instance, line = zygote.create()

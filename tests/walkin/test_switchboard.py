@@ -343,6 +343,18 @@ def test_a_call_outlasts_any_number_of_cells_that_are_told_to_go(
     run(main())
 
 
+def test_a_line_that_was_told_to_go_before_it_was_used_is_no_try(
+    run: Run, make_settings: Make
+) -> None:
+    async def main() -> None:
+        async with house(make_settings(), lines_for(*[RETIRED] * 5)) as at:
+            calling = at.call()
+            await (await at.cell(5)).answer(200, b"done")
+            assert (await calling)[:2] == (200, b"done")
+
+    run(main())
+
+
 def test_but_not_for_longer_than_it_would_wait_for_others(
     run: Run, make_settings: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
