@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from tests.bench import alone, machine, report, workloads
+from tests.bench import alone, life, machine, report, workloads
 from tests.bench.crowd import Crowd
 from tests.bench.guests import all_peers
 from tests.bench.run import LONG, SHORT, Run
@@ -31,6 +31,7 @@ def steps(run: Run) -> Mapping[str, Callable[[], None]]:
         "session": partial(workloads.hold_sessions, run),
         "reopen": partial(alone.reopen, run),
         "cell": partial(alone.weigh_cells, run),
+        "life": partial(life.live, run),
         "bombs": partial(alone.beside_bombs, run),
     }
 

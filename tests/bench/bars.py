@@ -116,6 +116,12 @@ BARS = (
         Number("creation", "p50_ms"),
         most=3,
     ),
+    Bar("a copy of 1 MB, p50", Number("fork_1", "p50_ms"), most=20, unit=" ms"),
+    Bar("a copy of 9 MB, p50", Number("fork_9", "p50_ms"), unit=" ms"),
+    Bar("1 MB kept, changed and gone back to, p50", Number("rewind_1", "p50_ms"), unit=" ms"),
+    Bar("4 MB kept, changed and gone back to, p50", Number("rewind_4", "p50_ms"), unit=" ms"),
+    Bar("a database of 9 MB downloaded", Number("download", "mb_per_s"), unit=" MB/s"),
+    Bar("a database of 9 MB uploaded", Number("upload", "mb_per_s"), unit=" MB/s"),
     Bar(f"{_MANY}: alive at once", Number("crowd", "count"), least=LONG.crowd),
     Bar(f"{_MANY}: creations that failed", Number("crowd", "errors"), most=0, of_crowd=True),
     Bar(

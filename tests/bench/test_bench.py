@@ -18,7 +18,8 @@ from tests.bench.run import SHORT, Run
 from tests.bench.workloads import SQLD, WALKIN, WORKLOADS
 from tests.handles import ROOT
 
-_ALONE = ("create", "creation", "reopen", "cell", "beside_bombs", "healthz", "bombs")
+_LIFE = ("fork_1", "fork_9", "rewind_1", "rewind_4", "download", "upload")
+_ALONE = ("create", "creation", "reopen", "cell", *_LIFE, "beside_bombs", "healthz", "bombs")
 
 
 @pytest.mark.timeout(300)
