@@ -16,7 +16,7 @@ from reaper import settings
 from reaper.removal import Removal
 from reaper.sweep import sweep
 from sandbox import clock, logs
-from sandbox.client import BlockingClient
+from sandbox.blocking import BlockingClient
 from sandbox.errors import ZygoteGone
 from sandbox.notify import Notifier
 from sandbox.place import Place

@@ -10,7 +10,7 @@ Runs in: the reaper.
 
 import time
 
-from sandbox.client import BlockingClient
+from sandbox.blocking import BlockingClient
 from sandbox.place import Place
 
 #: How often the zygote hears of a sweep that takes long.

@@ -1,6 +1,6 @@
-"""Asking the zygote: a blocking client for the reaper, an asyncio one for the front desk.
+"""Asking the zygote, for many at once: the front desk's side of the control socket.
 
-Runs in: front desk, reaper, supervisor; standard library only.
+Runs in: front desk; standard library only. Who has one question at a time asks by blocking.py.
 """
 
 import asyncio
@@ -15,12 +15,7 @@ from typing import Any, NamedTuple
 
 from sandbox import control, descriptors
 from sandbox.control import Op, Outcome, Reply
-from sandbox.errors import (
-    ControlError,
-    NodeBusy,
-    SandboxError,
-    ZygoteGone,
-)
+from sandbox.errors import ControlError, NodeBusy, SandboxError, ZygoteGone
 
 #: So many questions wait for the zygote at most: a second's work for it. Whoever comes on top is
 #: better told at once than after a time in which nothing could become of his question.
@@ -29,60 +24,6 @@ MOST_WAITING = 256
 MOST_AT_THE_SHELF = 64
 #: From when the zygote begins with nothing any more until its answer is waited for no longer.
 _ANSWER_S = 0.25
-
-
-class BlockingClient:
-    """One control connection, one question at a time."""
-
-    def __init__(self, run_dir: Path, timeout_s: float) -> None:
-        self._run_dir = run_dir
-        self._timeout_s = timeout_s
-        self._sock: socket.socket | None = None
-        self._numbers = itertools.count(1)
-
-    def ask_kill(self, instance: bytes) -> None:
-        """Return when the database has no cell any more. Raises ZygoteGone."""
-        self._ask(Op.KILL, instance)
-
-    def tell_reaped(self, count: int) -> None:
-        """Say that the reaper is alive and how many databases it removed. Raises ZygoteGone."""
-        try:
-            self._connected().send(control.encode_request(Op.REAPED, 0, amount=count))
-        except OSError as cause:
-            self.close()
-            raise ZygoteGone(f"REAPED: {cause}") from cause
-
-    def ask_status(self) -> dict[str, Any]:
-        """Return what the zygote says of itself: walls, cells, limits. Raises ZygoteGone."""
-        status: dict[str, Any] = json.loads(self._ask(Op.STATUS, bytes(control.ID_BYTES)).text)
-        return status
-
-    def _ask(self, op: Op, instance: bytes) -> Reply:
-        number = next(self._numbers) & 0xFFFFFFFF
-        try:
-            sock = self._connected()
-            sock.send(control.encode_request(op, number, instance))
-            packet = sock.recv(control.MAX_PACKET)
-            reply = control.decode_reply(packet)
-        except (OSError, ControlError) as cause:
-            self.close()
-            raise ZygoteGone(f"{op.name}: {cause}") from cause
-        if reply.number != number or reply.outcome is not Outcome.DONE:
-            self.close()
-            raise ZygoteGone(f"{op.name} answered with {reply.outcome.name}")
-        return reply
-
-    def _connected(self) -> socket.socket:
-        if self._sock is None:
-            self._sock = control.connect(self._run_dir)
-            self._sock.settimeout(self._timeout_s)
-        return self._sock
-
-    def close(self) -> None:
-        """Drop the connection; the next question makes a new one."""
-        if self._sock is not None:
-            self._sock.close()
-            self._sock = None
 
 
 class Opened(NamedTuple):

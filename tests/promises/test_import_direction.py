@@ -41,6 +41,7 @@ _CELL_SIDE = {
     "sandbox.leash",
 }
 _CLIENT_SIDE = [
+    "blocking",
     "client",
     "control",
     "descriptors",
@@ -62,7 +63,7 @@ _NEVER = {
     },
     "sandbox.zygote": _WEB | {"walkin", "reaper"},
     "sandbox.__main__": _WEB | {"walkin", "reaper"},
-    "reaper.__main__": _WALL | _WEB | _CELL_SIDE | {"walkin", "ctypes", "orjson"},
+    "reaper.__main__": _WALL | _WEB | _CELL_SIDE | {"walkin", "ctypes", "orjson", "asyncio"},
     **{
         f"walkin.{path.stem}": _WALL | _CELL_SIDE | {"reaper"}
         for path in sorted((ROOT / "walkin").glob("*.py"))

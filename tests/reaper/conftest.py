@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reaper.removal import Removal
-from sandbox.client import BlockingClient
+from sandbox.blocking import BlockingClient
 from sandbox.place import Place
 from tests.sandbox.handles import FakeZygote, done
 

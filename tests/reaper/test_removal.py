@@ -8,7 +8,7 @@ import pytest
 
 from reaper.removal import Removal
 from sandbox import control
-from sandbox.client import BlockingClient
+from sandbox.blocking import BlockingClient
 from sandbox.control import Op, Outcome
 from sandbox.errors import ZygoteGone
 from sandbox.place import DATABASE, Place

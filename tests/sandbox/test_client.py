@@ -13,20 +13,13 @@ from typing import Any
 import pytest
 
 from sandbox import control
-from sandbox.client import AsyncClient, BlockingClient
+from sandbox.client import AsyncClient
 from sandbox.control import Op, Outcome
 from sandbox.errors import InstanceMissing, NodeBusy, SandboxError, ZygoteGone
 from tests.handles import wait_until
 from tests.sandbox.handles import Answering, FakeZygote, done, fake_zygote, own_fds
 
 ID = bytes(range(16))
-
-
-@pytest.fixture
-def blocking(tmp_path: Path) -> Iterator[BlockingClient]:
-    client = BlockingClient(tmp_path, 5.0)
-    yield client
-    client.close()
 
 
 @contextlib.contextmanager
@@ -86,130 +79,6 @@ def at_first(first: Answering, then: Answering) -> Answering:
         return (waiting.pop() if waiting else then)(packet)
 
     return answer
-
-
-# --- the blocking client ---
-
-
-def test_a_kill_names_its_instance_and_returns_when_it_is_done(
-    tmp_path: Path, blocking: BlockingClient
-) -> None:
-    with fake_zygote(tmp_path, done) as zygote:
-        blocking.ask_kill(ID)
-        (request,) = zygote.requests
-    assert (request.op, request.instance) == (Op.KILL, ID)
-
-
-def test_what_the_reaper_removed_is_told_without_an_answer(
-    tmp_path: Path, blocking: BlockingClient
-) -> None:
-    with fake_zygote(tmp_path, done) as zygote:
-        blocking.tell_reaped(5)
-        blocking.tell_reaped(0)
-        blocking.ask_kill(ID)
-        told = [control.decode_request(packet) for packet in zygote.packets]
-        assert [(one.op, one.amount) for one in told] == [
-            (Op.REAPED, 5),
-            (Op.REAPED, 0),
-            (Op.KILL, 0),
-        ]
-
-
-def test_without_a_zygote_what_was_removed_is_not_told(
-    tmp_path: Path, blocking: BlockingClient
-) -> None:
-    with pytest.raises(ZygoteGone):
-        blocking.tell_reaped(5)
-
-
-def test_the_status_is_what_the_zygote_says(tmp_path: Path, blocking: BlockingClient) -> None:
-    with fake_zygote(tmp_path, lambda packet: done(packet, b'{"live_cells": 3}')):
-        assert blocking.ask_status() == {"live_cells": 3}
-
-
-def test_questions_share_a_connection_and_have_numbers_of_their_own(
-    tmp_path: Path, blocking: BlockingClient
-) -> None:
-    with fake_zygote(tmp_path, done) as zygote:
-        for _ in range(3):
-            blocking.ask_kill(ID)
-        assert zygote.connections == 1
-        assert len({request.number for request in zygote.requests}) == 3
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        hang_up,
-        lambda _: (b"short", []),
-        lambda packet: (bytes([9]) + done(packet)[0][1:], []),
-        lambda _: (control.encode_reply(Outcome.DONE, 999_999), []),
-        answer_with(Outcome.FAILED),
-        answer_with(Outcome.BUSY),
-        answer_with(Outcome.MISSING),
-    ],
-    ids=["hangs up", "short", "unknown outcome", "other number", "failed", "busy", "missing"],
-)
-def test_any_answer_but_done_is_no_answer_and_the_next_question_gets_a_new_connection(
-    tmp_path: Path, blocking: BlockingClient, wrong: Answering
-) -> None:
-    with fake_zygote(tmp_path, at_first(wrong, done)) as zygote:
-        with pytest.raises(ZygoteGone, match="KILL"):
-            blocking.ask_kill(ID)
-        blocking.ask_kill(ID)
-        assert zygote.connections == 2
-
-
-def test_nobody_there_is_zygote_gone(blocking: BlockingClient) -> None:
-    with no_descriptor_left(), pytest.raises(ZygoteGone):
-        blocking.ask_kill(ID)
-
-
-def test_silence_is_zygote_gone_after_the_timeout(tmp_path: Path) -> None:
-    client = BlockingClient(tmp_path, 0.1)
-    with fake_zygote(tmp_path, silent):
-        began = time.monotonic()
-        with pytest.raises(ZygoteGone):
-            client.ask_kill(ID)
-        assert 0.1 <= time.monotonic() - began < 2
-
-
-def test_a_late_answer_is_not_the_next_questions(tmp_path: Path) -> None:
-    late: list[bytes] = []
-
-    def keep(packet: bytes) -> tuple[bytes, list[int]]:
-        late.append(packet)
-        return b"", []
-
-    client = BlockingClient(tmp_path, 0.1)
-    with fake_zygote(tmp_path, at_first(keep, lambda p: done(p, b'{"late": false}'))):
-        with pytest.raises(ZygoteGone):
-            client.ask_status()
-        assert late
-        assert client.ask_status() == {"late": False}
-    client.close()
-
-
-def test_a_zygote_that_was_started_anew_is_found_at_the_second_question(
-    tmp_path: Path, blocking: BlockingClient
-) -> None:
-    with fake_zygote(tmp_path, done):
-        blocking.ask_kill(ID)
-    with fake_zygote(tmp_path, done):
-        with pytest.raises(ZygoteGone):
-            blocking.ask_kill(ID)
-        blocking.ask_kill(ID)
-
-
-def test_a_closed_blocking_client_leaves_nothing_open(tmp_path: Path) -> None:
-    with fake_zygote(tmp_path, done), no_descriptor_left():
-        client = BlockingClient(tmp_path, 5)
-        client.ask_kill(ID)
-        client.close()
-        client.close()
-
-
-# --- the asyncio client ---
 
 
 def use(run_dir: Path, act: Callable[[AsyncClient], Any], patience_s: float = 5.0) -> Any:
@@ -467,3 +336,68 @@ def test_a_closed_client_fails_what_still_waits_and_leaves_nothing_open(tmp_path
 
     with fake_zygote(tmp_path, silent), no_descriptor_left():
         use(tmp_path, close, 0.3)
+
+
+# --- kept states ---
+
+STATE = b'{"name": "one", "created": 1, "bytes": 4096}'
+
+
+@pytest.mark.parametrize(
+    ("act", "op", "text", "told"),
+    [
+        ("ask_keep", Op.KEEP, STATE, json.loads(STATE)),
+        ("ask_go_back", Op.GO_BACK, STATE, json.loads(STATE)),
+        ("ask_drop", Op.DROP, b"", None),
+    ],
+)
+def test_a_state_is_named_and_a_call_under_way_is_left_its_time(
+    tmp_path: Path, act: str, op: Op, text: bytes, told: Any
+) -> None:
+    with fake_zygote(tmp_path, lambda packet: done(packet, text)) as zygote:
+        found = use(tmp_path, lambda client: getattr(client, act)(ID, "one", 1500), 2.0)
+        assert found == told
+        (asked,) = zygote.requests
+        assert (asked.op, asked.instance, asked.name, asked.amount) == (op, ID, "one", 1500)
+        left_s = asked.until / 1000 - time.monotonic()
+        assert 2.0 < left_s < 3.6, "its own patience and the call's time"
+
+
+def test_states_are_listed(tmp_path: Path) -> None:
+    with fake_zygote(tmp_path, lambda packet: done(packet, b"[" + STATE + b"]")):
+        assert use(tmp_path, lambda client: client.ask_states(ID)) == [json.loads(STATE)]
+
+
+@pytest.mark.parametrize("outcome", [*control.REFUSALS, Outcome.BUSY, Outcome.FAILED])
+@pytest.mark.parametrize("act", ["ask_keep", "ask_go_back", "ask_drop"])
+def test_what_was_not_done_is_an_error(tmp_path: Path, act: str, outcome: Outcome) -> None:
+    with (
+        fake_zygote(tmp_path, answer_with(outcome)),
+        pytest.raises(control.REFUSALS.get(outcome, NodeBusy)),
+    ):
+        use(tmp_path, lambda client: getattr(client, act)(ID, "one", 10))
+
+
+def test_the_shelf_has_places_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: Lines
+) -> None:
+    """Who waits for a cell's end is in nobody's way, however many there are."""
+    monkeypatch.setattr("sandbox.client.MOST_AT_THE_SHELF", 3)
+    monkeypatch.setattr("sandbox.client.MOST_WAITING", 1)
+
+    def tell(packet: bytes) -> tuple[bytes, list[int]]:
+        op = control.decode_request(packet).op
+        return silent(packet) if op is Op.KEEP else lines(packet)
+
+    async def act(client: AsyncClient) -> None:
+        keeping = [asyncio.create_task(client.ask_keep(ID, "one", 0)) for _ in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(NodeBusy):
+            await client.ask_keep(ID, "one", 0)
+        (await client.ask_create(ID, 60)).line.close()
+        for one in keeping:
+            one.cancel()
+        await asyncio.gather(*keeping, return_exceptions=True)
+
+    with fake_zygote(tmp_path, tell):
+        use(tmp_path, act)
