@@ -5,7 +5,6 @@ Runs in: front desk.
 
 import asyncio
 import logging
-import time
 
 from sandbox.client import AsyncClient, Opened
 from sandbox.errors import (
@@ -16,16 +15,17 @@ from sandbox.errors import (
     SandboxError,
     ZygoteGone,
 )
-from walkin.line import QUEUE_S, Line, LineEnded, seconds_until
+from walkin.line import Line, LineEnded, seconds_until
 from walkin.settings import Settings
 from walkin.tokens import new_instance_id
 from walkin.turn import ROWS, Answer, Wanted
 
 log = logging.getLogger("walkin.switchboard")
 
-#: So many cells may end under a call that they have not begun. Those that are told to go do not
-#: count, nor do those that a call was never sent to: it waits for them as for others' calls.
+#: So many cells may end under a call that they have not begun, and so many in order: they were told
+#: to go, or the call was never sent to them. More is what a cell would do that is taken over.
 _OPEN_TRIES = 3
+_TRIES_IN_ORDER = 12
 _KILL_WAIT_S = 0.1
 
 
@@ -75,9 +75,8 @@ class Switchboard:
         self, instance: bytes, body: bytes, request_id: bytes, wanted: Wanted = ROWS
     ) -> Answer:
         """Run one call on a database. Raises InstanceMissing, NodeBusy, CellTimeout, CellLost..."""
-        tries_left = _OPEN_TRIES
-        give_up: float | None = None
-        while tries_left and (give_up is None or time.monotonic() < give_up):
+        tries_left = {False: _OPEN_TRIES, True: _TRIES_IN_ORDER}
+        while all(tries_left.values()):
             line = await self._line(instance)
             if wanted.until and line.now >= wanted.until:
                 raise InstanceMissing
@@ -87,8 +86,7 @@ class Switchboard:
                     body, request_id, self._timeout_ms, wanted, announce=self._announce
                 )
             except LineEnded as ended:
-                tries_left -= not ended.in_order
-                give_up = give_up or time.monotonic() + QUEUE_S
+                tries_left[ended.in_order] -= 1
             except CellTimeout as late:
                 if not late.cell_gone:
                     await self._kill(instance, line.cell)

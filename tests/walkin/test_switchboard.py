@@ -327,18 +327,23 @@ def test_a_database_whose_cells_all_end_unasked_is_busy(run: Run, make_settings:
     run(main())
 
 
-def test_a_call_outlasts_any_number_of_cells_that_are_told_to_go(
-    run: Run, make_settings: Make
+@pytest.mark.parametrize(("ended", "answered"), [(11, True), (12, False)])
+def test_a_call_outlasts_many_cells_that_are_told_to_go_but_not_any_number(
+    run: Run, make_settings: Make, ended: int, answered: bool
 ) -> None:
     async def main() -> None:
         async with house(make_settings(), lines_for()) as at:
             calling = at.call()
-            for number in range(10):
+            for number in range(ended):
                 cell = await at.cell(number)
                 await cell.take()
                 await cell.say(RETIRED)
-            await (await at.cell(10)).answer(200, b"done")
-            assert (await calling)[:2] == (200, b"done")
+            if answered:
+                await (await at.cell(ended)).answer(200, b"done")
+                assert (await calling)[:2] == (200, b"done")
+            else:
+                with pytest.raises(NodeBusy):
+                    await calling
 
     run(main())
 
@@ -351,23 +356,6 @@ def test_a_line_that_was_told_to_go_before_it_was_used_is_no_try(
             calling = at.call()
             await (await at.cell(5)).answer(200, b"done")
             assert (await calling)[:2] == (200, b"done")
-
-    run(main())
-
-
-def test_but_not_for_longer_than_it_would_wait_for_others(
-    run: Run, make_settings: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("walkin.switchboard.QUEUE_S", 0.0)
-
-    async def main() -> None:
-        async with house(make_settings(), lines_for()) as at:
-            calling = at.call()
-            cell = await at.cell(0)
-            await cell.take()
-            await cell.say(RETIRED)
-            with pytest.raises(NodeBusy):
-                await calling
 
     run(main())
 
