@@ -3,7 +3,7 @@
 import re
 import resource
 
-from sandbox import jail, limits, policy
+from sandbox import jail, limits, policy, shelf
 from tests.handles import ROOT
 
 PAGE = (ROOT / "SECURITY.md").read_text()
@@ -36,7 +36,8 @@ def test_its_numbers_are_those_of_the_code() -> None:
         f"{limits.RLIMITS[resource.RLIMIT_AS] >> 20} MiB of address space",
         f"{limits.RLIMITS[resource.RLIMIT_FSIZE] >> 20} MiB a file",
         f"{limits.RLIMITS[resource.RLIMIT_CPU]} s of processor time",
-        f"{2 * limits.RLIMITS[resource.RLIMIT_FSIZE] >> 20} MiB.",
+        f"{2 * limits.RLIMITS[resource.RLIMIT_FSIZE] >> 20} MiB and"
+        f" {shelf.MOST_BYTES >> 20} MB of checkpoints",
     ):
         assert words in PAGE, words
 
