@@ -200,9 +200,14 @@ class Service:
 
     def signal(self, role: str, number: int) -> int:
         """Send a signal to the one process of that role and return its pid."""
-        (pid,) = self.pids(role)
+        pid = self.pid(role)
         os.kill(pid, number)
         return pid
+
+    def pid(self, role: str) -> int:
+        """The pid of the one process of that role: a forked child has its parent's title first."""
+        (pid,) = wait_until(lambda: len(found := self.pids(role)) == 1 and found, 10, role)
+        return int(pid)
 
     def cell(self, client: Client) -> int:
         """The pid of the cell that has this client's database."""

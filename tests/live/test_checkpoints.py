@@ -412,7 +412,7 @@ def test_it_is_the_old_or_the_kept_state_whatever_is_killed(
         for number in range(rounds):
             holder.sql("DROP TABLE IF EXISTS kept; CREATE TABLE IF NOT EXISTS changed(x)")
             holder.sql("INSERT INTO changed VALUES(1)")
-            victim = service.cell(holder) if role == "cell" else zygote_of(service)
+            victim = service.cell(holder) if role == "cell" else service.pid("zygote")
             going_back = pool.submit(restore, service.client(holder.token), "kept")
             time.sleep(0.012 * number / rounds)
             with contextlib.suppress(ProcessLookupError):  # it has ended for the other's sake
@@ -421,7 +421,7 @@ def test_it_is_the_old_or_the_kept_state_whatever_is_killed(
             assert status in (200, 500, 503), status
             wait_until(lambda victim=victim: not is_running(victim), 10, "it has ended")
             if role == "zygote":
-                zygote_of(service)
+                service.pid("zygote")
             tables = wait_until(lambda: look(holder), 10, "it answers")
             assert tables in ({"big", "kept"}, {"big", "changed"})
             if status == 200:
@@ -431,11 +431,6 @@ def test_it_is_the_old_or_the_kept_state_whatever_is_killed(
             assert holder.sql("PRAGMA integrity_check").rows == [["ok"]]
             assert names(holder) == ["kept"]
     assert True in outcomes
-
-
-def zygote_of(service: Service) -> int:
-    (pid,) = wait_until(lambda: len(found := service.pids("zygote")) == 1 and found, 10)
-    return int(pid)
 
 
 def look(client: Client) -> set[str] | None:
@@ -455,7 +450,7 @@ def test_what_is_kept_is_whole_whenever_the_zygote_is_killed(
     holder.sql("UPDATE big SET x = 'changed'")
     with ThreadPoolExecutor(1) as pool:
         for number in range(8):
-            zygote = zygote_of(service)
+            zygote = service.pid("zygote")
             keeping = pool.submit(keep, service.client(holder.token), "it")
             time.sleep(0.0006 * number)
             os.kill(zygote, signal.SIGKILL)

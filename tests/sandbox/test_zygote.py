@@ -261,7 +261,7 @@ def test_a_cell_finishes_its_call_first_and_says_that_no_other_was_begun(
 
 
 def test_a_call_longer_than_usual_is_not_killed_for_it(start_zygote: Starter) -> None:
-    zygote = start_zygote(constants={"RETIRE_S": 0.1, "_AFTER_S": 1.0})
+    zygote = start_zygote(constants={"RETIRE_S": 0.1, "_AFTER_S": 0.3})
     instance, line = zygote.create()
     for left_ms, status in ((0, None), (1500, 408)):
         line.sock.sendall(call_frame(ENDLESS, timeout_ms=1500, announce=True))
