@@ -96,7 +96,7 @@ class AsyncClient:
 
         Raises InstanceMissing, NodeBusy, ZygoteGone.
         """
-        states: list[dict[str, Any]] = json.loads(await self._ask_state(Op.STATES, instance))
+        states: list[dict[str, Any]] = await self._ask_state(Op.STATES, instance)
         return states
 
     async def ask_keep(self, instance: bytes, name: str, call_ms: int) -> dict[str, Any]:
@@ -105,8 +105,7 @@ class AsyncClient:
         Raises NoRoom, NotFolded, and as `ask_states` does. The database's cell ends, between two
         calls; one that is under way may last so many milliseconds.
         """
-        text = await self._ask_state(Op.KEEP, instance, name, call_ms)
-        state: dict[str, Any] = json.loads(text)
+        state: dict[str, Any] = await self._ask_state(Op.KEEP, instance, name, call_ms)
         return state
 
     async def ask_go_back(self, instance: bytes, name: str, call_ms: int) -> dict[str, Any]:
@@ -114,15 +113,15 @@ class AsyncClient:
 
         Raises NoSuchState; the rest is as for `ask_keep`.
         """
-        text = await self._ask_state(Op.GO_BACK, instance, name, call_ms)
-        state: dict[str, Any] = json.loads(text)
+        state: dict[str, Any] = await self._ask_state(Op.GO_BACK, instance, name, call_ms)
         return state
 
     async def ask_drop(self, instance: bytes, name: str, call_ms: int) -> None:
         """Keep a state no longer. Raises NoSuchState; the rest is as for `ask_keep`."""
         await self._ask_state(Op.DROP, instance, name, call_ms)
 
-    async def _ask_state(self, op: Op, instance: bytes, name: str = "", call_ms: int = 0) -> bytes:
+    async def _ask_state(self, op: Op, instance: bytes, name: str = "", call_ms: int = 0) -> Any:
+        """Return what the zygote tells of states, None if nothing."""
         if self._at_the_shelf >= MOST_AT_THE_SHELF:
             raise NodeBusy("too many questions wait for the shelf")
         self._at_the_shelf += 1
@@ -132,7 +131,7 @@ class AsyncClient:
             self._at_the_shelf -= 1
         if reply.outcome is not Outcome.DONE:
             raise _error(op, reply.outcome)
-        return reply.text
+        return json.loads(reply.text) if reply.text else None
 
     def _require_room(self) -> None:
         if len(self._waiting) - self._at_the_shelf >= MOST_WAITING:

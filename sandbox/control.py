@@ -31,9 +31,11 @@ from sandbox.errors import (
 
 MAX_PACKET = 4096
 ID_BYTES = 16
-#: What a kept state may be called: 64 letters at most.
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+#: So many states may be kept of a database, and so long may the name of each be.
+MOST_STATES = 16
 NAME_BYTES = 64
+#: What a kept state may be called.
+NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{NAME_BYTES - 1}}}")
 _REQUEST = struct.Struct(f"!BI16sIQQ16s{NAME_BYTES}s")
 _REPLY = struct.Struct("!BIQQQ")
 #: Instance ids that fit one TOUCH packet.

@@ -17,12 +17,10 @@ from typing import NamedTuple
 
 from sandbox import kernel, policy
 from sandbox.clock import Clock
-from sandbox.control import NAME
+from sandbox.control import MOST_STATES, NAME
 from sandbox.errors import NoRoom, NoSuchState, NotFolded
 from sandbox.place import DATABASE, WAL, Place, copy_file, remove_folder, with_parent
 
-#: So many states does a database have at most.
-MOST = 16
 MOST_BYTES = policy.MAX_PAGES * policy.PAGE_BYTES
 
 
@@ -63,14 +61,13 @@ class Shelf:
         """
         if not NAME.fullmatch(name):  # it becomes a part of a path
             raise NoSuchState
-        self.require_place(instance, name)
+        others = self.others(instance, name)
         source = self._place.folder(instance)
         if (source / WAL).stat().st_size:
             raise NotFolded
         size = (source / DATABASE).stat().st_size
-        states = self.states(instance)
-        others = [state.bytes for state in states if state.name != name]
-        if sum(others) + size + max(size, *others, 0) > MOST_BYTES:
+        sizes = [size, *(state.bytes for state in others)]
+        if sum(sizes) + max(sizes) > MOST_BYTES:
             raise NoRoom
         kept = self._place.kept(instance)
         with_parent(kept, lambda: kept.mkdir(mode=0o700, exist_ok=True))
@@ -80,12 +77,13 @@ class Shelf:
             copy_file(source / DATABASE, fresh)
             now = self._clock.now()
             os.utime(fresh, (now, now))
+            replaced = (kept / name).exists()
             fresh.rename(kept / name)
         except OSError:
             with contextlib.suppress(OSError):
                 fresh.unlink(missing_ok=True)
             raise
-        return State(name, int(now), size), len(others) < len(states)
+        return State(name, int(now), size), replaced
 
     def go_back(self, instance: bytes, name: str) -> State:
         """Have the database be what it was: from one moment to the next (renameat2(2)).
@@ -119,7 +117,9 @@ class Shelf:
                 return state
         raise NoSuchState
 
-    def require_place(self, instance: bytes, name: str) -> None:
-        """Raise NoRoom if there are so many states that none can be added under that name."""
-        if sum(state.name != name for state in self.states(instance)) >= MOST:
+    def others(self, instance: bytes, name: str) -> list[State]:
+        """Return the states of other names. Raises NoRoom if none can be added to them."""
+        others = [state for state in self.states(instance) if state.name != name]
+        if len(others) >= MOST_STATES:
             raise NoRoom
+        return others

@@ -259,7 +259,7 @@ class Zygote:
         """
         self._lifetimes.end_of(request.instance)
         if request.op is Op.KEEP:
-            self._shelf.require_place(request.instance, request.name)
+            self._shelf.others(request.instance, request.name)
         else:
             self._shelf.find(request.instance, request.name)
         cell = self._nursery.live.get(request.instance)

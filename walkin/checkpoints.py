@@ -10,7 +10,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sandbox.control import NAME
+from sandbox.control import MOST_STATES, NAME, NAME_BYTES
 from sandbox.errors import NoRoom, NoSuchState, SandboxError
 from walkin.endpoints import Desk
 from walkin.errors import Refused
@@ -21,8 +21,8 @@ from walkin.shelf import Shelf
 from walkin.turn import Answer
 
 _NO_ROOM_HINT = (
-    "at most 16, and they count within the 10 MB, with room for the largest beside all of them:"
-    " drop one, or make the database smaller (VACUUM)"
+    f"at most {MOST_STATES}, and they count within the 10 MB, with room for the largest beside all"
+    " of them: drop one, or make the database smaller (VACUUM)"
 )
 _Asked = TypeVar("_Asked")
 
@@ -89,7 +89,8 @@ def _name(request: Request) -> str:
     if not NAME.fullmatch(name):
         raise Refused(
             "invalid_option",
-            "a name is 1 to 64 letters, digits, `.`, `_`, `-`, a letter or a digit first",
+            f"a name is 1 to {NAME_BYTES} letters, digits, `.`, `_`, `-`,"
+            " a letter or a digit first",
             option="name",
         )
     return name

@@ -7,9 +7,10 @@ import pytest
 
 from sandbox import kernel, shelf
 from sandbox.clock import Clock
+from sandbox.control import MOST_STATES
 from sandbox.errors import NoRoom, NoSuchState, NotFolded
 from sandbox.place import DATABASE, WAL, Place
-from sandbox.shelf import MOST, MOST_BYTES, Shelf
+from sandbox.shelf import MOST_BYTES, Shelf
 
 ID = bytes(range(16))
 PAGE = 4096
@@ -172,7 +173,7 @@ def test_a_state_needs_no_room_beside_the_one_it_replaces(scene: Scene) -> None:
 
 
 def test_there_are_so_many_states_and_no_more(scene: Scene) -> None:
-    for at in range(MOST):
+    for at in range(MOST_STATES):
         scene.shelf.keep(ID, f"n{at}")
     with pytest.raises(NoRoom):
         scene.shelf.keep(ID, "more")
